@@ -1,0 +1,26 @@
+"""zoo: the published image models as pure functions of JAX, with their trainer.
+
+Names load on first use, so that `import zoo` itself is free and drags nothing in.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.registry import create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "create_model", "list_models"]
+
+_HOMES = {"create_model": "zoo.registry", "list_models": "zoo.registry"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""From a dataset's name to sharded batches on the devices."""

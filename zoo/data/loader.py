@@ -1,0 +1,210 @@
+"""Batches as pure functions of the step, loaded ahead by threads, placed by sharding.
+
+Which examples form a step depends on (seed, step) alone: not on workers, hosts, devices
+or restarts. Training runs over one endless sequence, epoch after epoch, each epoch a
+permutation keyed by (seed, epoch); a batch may straddle two epochs, so every example
+counts exactly once in each. Evaluation is finite, padded and masked.
+
+A batch is a dict of global arrays, sharded along the first axis:
+
+    image  uint8 [B, S, S, C]    label  int32 [B]    mask  float32 [B], 0 = not there
+    index  int32 [B], the example's position in its source        epoch  int32 [B]
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+import functools
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from zoo.data.source import Source, check_labels
+from zoo.errors import DataError
+
+Batch = dict[str, jax.Array]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Order:
+    """The endless training sequence: which example stands at which position.
+
+    Args:
+      num_examples: N, the size of the source.
+      batch_size: B, the global batch.
+      seed: what the permutations are keyed by.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, seed: int):
+        self._num_examples, self._batch_size, self._seed = num_examples, batch_size, seed
+        self._permutation = functools.lru_cache(maxsize=4)(self._permute)
+
+    def _permute(self, epoch: int) -> np.ndarray:
+        # Philox's raw stream is fixed for all numpy versions; Generator's methods are not.
+        keys = np.random.Philox(key=[self._seed, epoch]).random_raw(self._num_examples)
+        return np.argsort(keys, kind="stable")
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the example indices and their epochs, int32 [B] each, of a step from 0."""
+        position = step * self._batch_size + np.arange(self._batch_size)
+        epochs, offsets = np.divmod(position, self._num_examples)
+        indices = np.empty(self._batch_size, np.int32)
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            indices[rows] = self._permutation(int(epoch))[offsets[rows]]
+        return indices, epochs.astype(np.int32)
+
+
+class Examples:
+    """A source seen as fixed-size images: decoded, fitted, checked, optionally kept.
+
+    An image that cannot be decoded becomes a black one with mask 0, so it costs nothing
+    but its place; past `max_bad` of them the data are at fault, not the image.
+
+    Args:
+      source: where the examples are.
+      fit: makes a decoded image uint8 [S, S, C] of one fixed shape.
+      shape: that shape.
+      cache: keep every fitted image in memory, N * S * S * C bytes.
+      max_bad: how many different undecodable images to pass over.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        fit: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, int, int],
+        *,
+        cache: bool = False,
+        max_bad: int = 0,
+    ):
+        self.source, self.shape = source, shape
+        self.bad: dict[int, str] = {}  # index -> what was wrong
+        self._fit, self._max_bad = fit, max_bad
+        self._images = np.empty((len(source), *shape), np.uint8) if cache else None
+        self._labels = np.full(len(source), -1, np.int64)  # -1: not read yet
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> tuple[np.ndarray, int, float]:
+        """Returns image, label and mask (0 where the image could not be decoded).
+
+        Raises:
+          DataError: for a label outside the classes, or one bad image too many.
+        """
+        if self._images is not None and self._labels[index] >= 0:
+            return self._images[index], int(self._labels[index]), 1.0
+        if index not in self.bad:
+            try:
+                image, label = self.source[index]
+                check_labels(np.array([label]), len(self.source.class_names), self.source.describe(index))
+                image = self._fit(image)
+                if self._images is not None:
+                    self._images[index] = image
+                    self._labels[index] = label  # last: it says that the image is there
+                return image, label, 1.0
+            except DataError as error:
+                self._give_up_or_remember(index, error)
+        return np.zeros(self.shape, np.uint8), 0, 0.0
+
+    def _give_up_or_remember(self, index: int, error: DataError) -> None:
+        self.bad[index] = str(error)
+        if len(self.bad) > self._max_bad:
+            raise DataError(
+                f"{error}. That makes {len(self.bad)} bad examples; "
+                f"config.data.max_bad_examples={self._max_bad} allows that many"
+            ) from error
+
+
+def assemble(
+    examples: Examples,
+    indices: np.ndarray,
+    epochs: np.ndarray,
+    mask: np.ndarray,
+    sharding: jax.sharding.Sharding,
+) -> Batch:
+    """Returns one global batch, of which this process reads only its own rows.
+
+    Args:
+      examples: where to read from.
+      indices: int32 [B], the examples wanted.
+      epochs: int32 [B], the epoch each is wanted for.
+      mask: [B], 0 for rows that only pad.
+      sharding: how the first axis lies over the devices.
+    """
+    size = len(indices)
+    columns = {
+        "image": np.zeros((size, *examples.shape), np.uint8),
+        "label": np.zeros(size, np.int32),
+        "mask": mask.astype(np.float32),
+        "index": indices.astype(np.int32),
+        "epoch": epochs.astype(np.int32),
+    }
+    mine = np.zeros(size, bool)
+    for (rows,) in sharding.addressable_devices_indices_map((size,)).values():
+        mine[rows] = True
+    for row in np.flatnonzero(mine & (mask > 0)):
+        image, label, there = examples.read(int(indices[row]))
+        columns["image"][row], columns["label"][row] = image, label
+        columns["mask"][row] *= there
+    return {
+        name: jax.make_array_from_callback(column.shape, sharding, column.__getitem__)
+        for name, column in columns.items()
+    }
+
+
+def train_batches(
+    examples: Examples,
+    order: Order,
+    steps: Iterable[int],
+    sharding: jax.sharding.Sharding,
+    *,
+    threads: int = 2,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields the training batches of the given steps."""
+
+    def load(step: int) -> Batch:
+        indices, epochs = order.at(step)
+        return assemble(examples, indices, epochs, np.ones(len(indices)), sharding)
+
+    return map_ahead(load, steps, threads, prefetch)
+
+
+def eval_batches(
+    examples: Examples,
+    batch_size: int,
+    sharding: jax.sharding.Sharding,
+    *,
+    threads: int = 2,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields every example exactly once, in order; the last batch is padded and masked."""
+
+    def load(start: int) -> Batch:
+        positions = start + np.arange(batch_size)
+        there = positions < len(examples)
+        indices = np.where(there, positions, 0)
+        return assemble(examples, indices, np.zeros(batch_size), there, sharding)
+
+    return map_ahead(load, range(0, len(examples), batch_size), threads, prefetch)
+
+
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], threads: int, prefetch: int
+) -> Iterator[R]:
+    """Like `map`, in order, but `threads` work on up to `prefetch` items to come."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-data")
+    pending: deque = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > prefetch:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The trainer: configuration in, checkpoints and reports out."""

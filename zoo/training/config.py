@@ -1,0 +1,290 @@
+"""Checks a configuration before any work is done, and derives what follows from it."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import math
+from pathlib import Path
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from zoo.data.images import FITS, INTERPOLATIONS
+from zoo.errors import ConfigError, suggest
+
+DTYPES = ("float32", "bfloat16")
+SCHEDULES = ("constant", "cosine", "linear")
+
+# Keys under which a recipe may put anything; whoever reads them checks them.
+FREE_FORM = ("model.arguments", "optimizer.arguments")
+
+# Keys that may change between two runs in one workdir without making the second another
+# experiment. A changed `train_for` moves the end of the schedule, which is why it is not here.
+HARMLESS = (
+    "log_every",
+    "data.data_dir",
+    "data.cache",
+    "data.max_bad_examples",
+    "data.threads",
+    "data.prefetch",
+    "checkpoint.keep",
+    "checkpoint.allow_changes",
+)
+
+def to_steps(duration: str, *, batch_size: int, num_examples: int) -> int:
+    """Returns a duration in whole steps.
+
+    Args:
+      duration: a number and a unit: steps, epochs (may be fractions) or examples.
+      batch_size: the global batch.
+      num_examples: the size of an epoch.
+
+    Raises:
+      ConfigError: for anything else.
+
+    Example:
+      >>> [to_steps(d, batch_size=100, num_examples=1050) for d in ("7 steps", "2 epochs")]
+      [7, 21]
+    """
+    match = re.fullmatch(r"\s*([\d_]+(?:\.\d*)?(?:e\d+)?)\s*(step|epoch|example)s?\s*", duration)
+    if match is None:
+        raise ConfigError(
+            f"duration {duration!r}: give a number and a unit, as in '500 steps', "
+            "'2.5 epochs' or '60000 examples'"
+        )
+    count, unit = float(match[1]), match[2]
+    if unit == "step":
+        return math.ceil(count)
+    return math.ceil(count * (num_examples if unit == "epoch" else 1) / batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The numbers that follow from config, data and devices; printed in the header."""
+
+    total_steps: int
+    steps_per_epoch: float
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    warmup_steps: int
+    batch_per_device: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of every leaf; a free-form key is one leaf."""
+    for key in config.keys():
+        value, path = config[key], f"{prefix}{key}"
+        if isinstance(value, ConfigDict) and path not in FREE_FORM:
+            yield from flatten(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns a configuration as one flat dict of JSON values."""
+    return {
+        key: value.to_dict() if isinstance(value, ConfigDict) else _jsonable(value)
+        for key, value in flatten(config)
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns the keys whose change makes a continued run another experiment."""
+    keys = {*old, *new} - set(HARMLESS)
+    return sorted(key for key in keys if old.get(key) != new.get(key))
+
+
+def check_keys(config: ConfigDict, reference: ConfigDict) -> None:
+    """Refuses a configuration with keys or types that the reference does not have.
+
+    Raises:
+      ConfigError: naming the key, what is allowed and the close matches.
+    """
+    known = dict(flatten(reference))
+    for key, value in flatten(config):
+        if key not in known:
+            raise ConfigError(
+                f"config.{key}={value!r} is read by nobody.{suggest(key, list(known))} "
+                "configs/default.py has every key"
+            )
+        wanted = _type_of(reference, key)
+        if value is not None and not isinstance(value, wanted):
+            if not (wanted is float and type(value) is int):
+                raise ConfigError(
+                    f"config.{key}={value!r} is {type(value).__name__}, wanted {wanted.__name__}"
+                )
+        if value is None and known[key] is not None:
+            raise ConfigError(f"config.{key} is None, wanted {wanted.__name__}")
+    missing = [key for key in known if key not in dict(flatten(config))]
+    if missing:
+        raise ConfigError(f"config.{missing[0]} is missing; start from configs/default.py")
+
+
+def _type_of(config: ConfigDict, key: str) -> type:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    return config.get_type(leaf)
+
+
+def _one_of(allowed: Sequence[str]) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
+
+
+_POSITIVE = (lambda v: v is None or v > 0, "greater than 0")
+_NOT_NEGATIVE = (lambda v: v >= 0 and math.isfinite(v), "0 or more")
+_FRACTION = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
+
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: 0 <= v < 2**32, "from 0 to 2**32 - 1"),
+    "batch_size": _POSITIVE,
+    "ema_decay": _FRACTION,
+    "model.num_classes": _POSITIVE,
+    "model.dtype": _one_of(DTYPES),
+    "data.train_split": (bool, "the name of a split"),
+    "data.image_size": _POSITIVE,
+    "data.channels": (lambda v: v in (None, 1, 3), "1 or 3"),
+    "data.fit": _one_of(FITS),
+    "data.crop_fraction": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
+    "data.interpolation": _one_of(tuple(INTERPOLATIONS)),
+    "data.mean": (lambda v: len(v) in (1, 3), "1 or 3 numbers"),
+    "data.std": (lambda v: len(v) in (1, 3) and min(v) > 0, "1 or 3 numbers greater than 0"),
+    "data.max_bad_examples": _NOT_NEGATIVE,
+    "data.threads": _POSITIVE,
+    "data.prefetch": _NOT_NEGATIVE,
+    "augment.shift": _NOT_NEGATIVE,
+    "loss.label_smoothing": _FRACTION,
+    "optimizer.learning_rate": (lambda v: v > 0 and math.isfinite(v), "greater than 0"),
+    "optimizer.schedule": _one_of(SCHEDULES),
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _NOT_NEGATIVE,
+    "checkpoint.keep": (lambda v: v >= 2, "2 or more (the older one is there for a damaged newer)"),
+}
+
+
+def check_values(config: ConfigDict) -> None:
+    """Refuses values that cannot work whatever the data and the devices.
+
+    Raises:
+      ConfigError: naming the key, the value and what is allowed.
+    """
+    leaves = dict(flatten(config))
+    for key, (allowed, text) in VALUES.items():
+        if not allowed(leaves[key]):
+            raise ConfigError(f"config.{key}={leaves[key]!r}: must be {text}")
+
+
+def make_plan(
+    config: ConfigDict,
+    *,
+    num_examples: int,
+    data_classes: int,
+    published_shape: tuple[int, int, int],
+    num_devices: int,
+) -> Plan:
+    """Returns the derived numbers, having checked that they fit together.
+
+    Args:
+      config: the configuration.
+      num_examples: the size of the training split.
+      data_classes: how many classes the dataset has.
+      published_shape: [H, W, C] the model was published for.
+      num_devices: over which a batch is spread.
+
+    Raises:
+      ConfigError: for numbers that do not go together.
+    """
+    if config.batch_size % num_devices:
+        near = max(1, round(config.batch_size / num_devices)) * num_devices
+        raise ConfigError(
+            f"config.batch_size={config.batch_size} cannot be divided among {num_devices} "
+            f"devices; {near} can"
+        )
+    num_classes = config.model.num_classes or data_classes
+    if data_classes > num_classes:
+        raise ConfigError(
+            f"config.model.num_classes={num_classes}, but {config.data.name} has {data_classes} "
+            "classes; leave it out to take as many as the data have"
+        )
+    channels = config.data.channels or published_shape[-1]
+    for key in ("mean", "std"):
+        if len(config.data[key]) not in (1, channels):
+            raise ConfigError(
+                f"config.data.{key}={config.data[key]!r}: the images have {channels} channel(s)"
+            )
+
+    def steps(key: str, least: int) -> int:
+        *parents, leaf = key.split(".")
+        section = config[parents[0]] if parents else config
+        try:
+            count = to_steps(
+                section[leaf], batch_size=config.batch_size, num_examples=num_examples
+            )
+        except ConfigError as error:
+            raise ConfigError(f"config.{key}: {error}") from None
+        if count < least:
+            raise ConfigError(f"config.{key}={section[leaf]!r}: must be at least one step")
+        return count
+
+    plan = Plan(
+        total_steps=steps("train_for", 1),
+        steps_per_epoch=num_examples / config.batch_size,
+        log_every=steps("log_every", 1),
+        evaluate_every=steps("evaluate_every", 1),
+        checkpoint_every=steps("checkpoint.every", 1),
+        warmup_steps=steps("optimizer.warmup", 0),
+        batch_per_device=config.batch_size // num_devices,
+        num_classes=num_classes,
+        image_shape=(*(config.data.image_size or s for s in published_shape[:2]), channels),
+    )
+    if plan.warmup_steps > plan.total_steps:
+        raise ConfigError(
+            f"config.optimizer.warmup={config.optimizer.warmup!r} is {plan.warmup_steps} steps, "
+            f"longer than the whole training ({plan.total_steps} steps)"
+        )
+    return plan
+
+
+@contextlib.contextmanager
+def explain_flags(argv: Sequence[str], reference: ConfigDict) -> Iterator[None]:
+    """Turns what goes wrong while flags are parsed into a ConfigError.
+
+    Args:
+      argv: the command line.
+      reference: the defaults, for the keys there are.
+
+    Raises:
+      ConfigError: for an unknown key, before anything is parsed; and for any error in the
+        block, which may come from a flag or from the config file.
+    """
+    keys = dict(flatten(reference))
+    sections = {key.rpartition(".")[0] for key in keys} - {""}
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if match and match[1] not in keys:
+            inside = " is a group of keys; set one of them" if match[1] in sections else ""
+            raise ConfigError(
+                f"--config.{match[1]}: there is no such key{inside}."
+                f"{suggest(match[1], list(keys))} configs/default.py has every key"
+            )
+    files = [a.split("=", 1)[-1].split(":")[0] for a in argv if re.match(r"--?config=", a)]
+    if not files:
+        raise ConfigError("--config=FILE is missing; the recipes are in configs/")
+    if not Path(files[-1]).is_file():
+        near = suggest(files[-1], [str(p) for p in Path("configs").glob("*.py")])
+        raise ConfigError(f"--config={files[-1]}: no such file.{near}")
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # a recipe is Python: it can fail in any way
+        lines = str(error).strip().splitlines() or [repr(error)]
+        raise ConfigError(f"{type(error).__name__}: {lines[-1]}") from error

@@ -1,0 +1,310 @@
+"""The order of things: restore, then train, log, save, evaluate, until done.
+
+The order within a step is law, and resuming rests on it: (1) update, (2) log if due,
+(3) save if due, (4) evaluate if due. Every evaluation has a checkpoint before it, so a
+run stopped anywhere takes up at a save and does again exactly what came after it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import json
+import math
+from pathlib import Path
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from zoo.data.loader import Order, eval_batches, train_batches
+from zoo.data.source import Splits
+from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
+from zoo.tasks import classification
+from zoo.training import mesh as meshes
+from zoo.training.checkpoint import Checkpoints, Damaged
+from zoo.training.config import changed_keys, check_values, plain
+from zoo.training.progress import Progress, Stopwatch
+from zoo.training.report import Reporter, print_results, read_metrics, say, warn, words, write_json
+from zoo.training.setup import Setup, build, describe_data, open_data
+from zoo.training.signals import StopRequest, watch_signals
+from zoo.training.state import TrainState
+from zoo.training.totals import Sums, Totals
+
+
+def fit(
+    config: ConfigDict, workdir: str | Path, *, splits: Splits | None = None
+) -> dict[str, Any]:
+    """Trains as a configuration says, or goes on where this workdir's run stopped.
+
+    Args:
+      config: see configs/default.py.
+      workdir: of this run and no other.
+      splits: data in memory, instead of what `config.data.name` names.
+
+    Returns:
+      The contents of `results.json`.
+
+    Raises:
+      ZooError: whatever went wrong, with a message for a person; nothing saved is lost.
+    """
+    check_values(config)
+    workdir = Path(workdir)
+    setup = build(config, splits or open_data(config))
+    results = finished_results(setup, workdir)
+    if results is not None:
+        say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
+        print_results(results, workdir)
+        return results
+    with only_one_run(workdir), watch_signals() as stop:
+        run = Run(setup, workdir, stop)
+        with contextlib.closing(run):
+            return run.finish(run.train(run.restore_or_create()))
+
+
+def finished_results(setup: Setup, workdir: Path) -> dict[str, Any] | None:
+    """Returns the results of a run that has nothing left to do, else None."""
+    path = workdir / "results.json"
+    if not path.exists():
+        return None
+    results = json.loads(path.read_text())
+    same = not changed_keys(results["config"], plain(setup.config))
+    return results if same and results["step"] == setup.plan.total_steps else None
+
+
+@contextlib.contextmanager
+def only_one_run(workdir: Path) -> Iterator[None]:
+    """Holds the workdir; the lock goes with the process, however that ends.
+
+    Raises:
+      ConfigError: if the workdir cannot be written to.
+      TemporaryError: if another run holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot be written to ({error})") from error
+    with lock:
+        if jax.process_index() == 0:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TemporaryError(
+                    f"--workdir={workdir} is in use by another run; wait for it, or choose another"
+                ) from None
+        yield
+
+
+class Run:
+    """One run: made by `fit`, used once."""
+
+    def __init__(self, setup: Setup, workdir: Path, stop: StopRequest):
+        self._setup, self._workdir, self._stop = setup, workdir, stop
+        self._progress = Progress()
+        self._checkpoints = Checkpoints(
+            workdir / "checkpoints",
+            keep=setup.config.checkpoint.keep,
+            best_step=lambda: self._progress.best_step,
+        )
+        self._reporter = Reporter(workdir, setup.plan.total_steps)
+        self._stopwatch = Stopwatch()
+
+    def close(self) -> None:
+        """Finishes what is being saved and lets go of all files."""
+        self._reporter.close()
+        self._checkpoints.close()
+
+    def restore_or_create(self) -> TrainState:
+        """Returns the newest whole checkpoint's state, or else a fresh one."""
+        restored = self._checkpoints.restore_newest(self._setup.state_like)
+        if restored is None:
+            state = self._setup.init()
+        else:
+            state, record = restored
+            self._check_same_run(int(state.step), record)
+            self._progress = Progress(record["progress"])
+        self._reporter.open(int(state.step))
+        self._reporter.header(self._setup.describe())
+        write_json(self._workdir / "config.json", plain(self._setup.config))
+        return state
+
+    def _check_same_run(self, step: int, record: dict[str, Any]) -> None:
+        """Refuses to go on with another configuration or other data than were saved."""
+        old, new = record["config"], plain(self._setup.config)
+        changes = [
+            f"config.{key} was {old.get(key)!r} and is {new.get(key)!r}"
+            for key in changed_keys(old, new)
+        ]
+        data = describe_data(self._setup.splits)
+        changes += [f"{name} changed" for name in data if record["data"].get(name) != data[name]]
+        if changes and not self._setup.config.checkpoint.allow_changes:
+            raise ConfigError(
+                f"--workdir={self._workdir} holds another experiment, at step {step}: "
+                f"{'; '.join(changes)}. Use another --workdir, or go on all the same with "
+                "--config.checkpoint.allow_changes=True"
+            )
+        for change in changes:
+            warn(f"going on from step {step} although {change}")
+
+    def train(self, state: TrainState) -> TrainState:
+        """Returns the state after the last step."""
+        setup, plan, progress = self._setup, self._setup.plan, self._progress
+        step = int(state.step)
+        self._validate_if_missed(step, state)
+        key = setup.make_key()
+        order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
+        steps = range(step, plan.total_steps)
+        self._reporter.start_bar(step)
+        self._stopwatch.restart()
+        for batch in train_batches(setup.examples["train"], order, steps, **self._loading()):
+            state, metrics = setup.train_step(state, batch, key)
+            progress.trained_on(order.at(step)[0], metrics)
+            step += 1
+            self._stopwatch.step()
+            if step == steps.start + 1:  # the one that compiles
+                jax.block_until_ready(metrics)
+                seconds = self._stopwatch.restart()
+                self._reporter.say(f"first step, with its compilation: {seconds:.1f} s")
+            self._reporter.advance(step)
+            signum = self._stop.at_step(step)
+            evaluate = self._is_due(step, plan.evaluate_every)
+            if self._is_due(step, plan.log_every):
+                self._log_training(step)
+            if evaluate or signum or self._is_due(step, plan.checkpoint_every):
+                self._save(step, state)
+            if signum:
+                self._interrupt(signum, step)
+            if evaluate:
+                self._validate(step, state)
+        return state
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self._setup.plan.total_steps
+
+    def _loading(self) -> dict[str, Any]:
+        data = self._setup.config.data
+        rows = meshes.batch_sharding(self._setup.mesh)
+        return {"sharding": rows, "threads": data.threads, "prefetch": data.prefetch}
+
+    def _log_training(self, step: int) -> None:
+        values = {f"train/{name}": mean for name, mean in self._progress.totals.means().items()}
+        self._check_finite(step, values["train/loss"])
+        self._stopwatch.pause()
+        rate = self._stopwatch.lap() * self._setup.config.batch_size
+        self._stopwatch.resume()
+        self._progress.totals.clear()
+        values["train/learning_rate"] = float(self._setup.schedule(step - 1))
+        text = words(values)
+        if math.isfinite(rate):
+            values["perf/images_per_sec"] = rate
+            text += f"  {rate:,.0f} images/s"
+        values["data/order"] = self._progress.order
+        self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
+
+    def _check_finite(self, step: int, *values: Any) -> None:
+        if not all(bool(jnp.all(jnp.isfinite(v))) for v in jax.tree.leaves(values)):
+            kept = self._checkpoints.steps()
+            raise NonFiniteError(
+                f"loss or weights are not finite at step {step}; nothing of that was saved "
+                f"(checkpoints: {kept}). A lower --config.optimizer.learning_rate, a longer "
+                "--config.optimizer.warmup or --config.optimizer.clip_norm=1.0 usually helps"
+            )
+
+    def _save(self, step: int, state: TrainState) -> None:
+        self._stopwatch.pause()
+        record = {
+            "config": plain(self._setup.config),
+            "data": describe_data(self._setup.splits),
+            "position": step * self._setup.config.batch_size,
+            "progress": self._progress.record(),
+        }
+        loss, _ = record["progress"]["sums"].get("loss", (0.0, 0.0))
+        self._check_finite(step, loss, state.params, state.batch_stats)
+        self._checkpoints.save(step, state, record)
+        self._stopwatch.resume()
+
+    def _interrupt(self, signum: int, step: int) -> None:
+        self._checkpoints.wait()
+        raise Interrupted(
+            signum, f"stopped after step {step}, saved in {self._workdir}; run it again to go on"
+        )
+
+    def _validate_if_missed(self, step: int, state: TrainState) -> None:
+        """Makes up for the evaluation at a restored step, if it was not finished."""
+        if not step or not self._is_due(step, self._setup.plan.evaluate_every):
+            return
+        logged = [line for line in self._reporter.lines if line["step"] == step]
+        values = [line[f"val/{classification.BEST}"] for line in logged if "val/loss" in line]
+        if jax.process_count() == 1 and values:
+            self._progress.validated(step, values[-1])
+        else:
+            self._validate(step, state)
+
+    def _validate(self, step: int, state: TrainState) -> None:
+        if "val" not in self._setup.examples:
+            return
+        self._stopwatch.pause()
+        values = {}
+        for group, variables in _weights(state, "val").items():
+            means = _means(self._evaluate("val", variables, step))
+            values |= {f"{group}/{name}": mean for name, mean in means.items()}
+        value = values[f"val/{classification.BEST}"]
+        self._progress.validated(step, value)
+        best = f"(best {100 * (self._progress.best_value or 0):.2f} % at {self._progress.best_step})"
+        epoch = step / self._setup.plan.steps_per_epoch
+        self._reporter.log(step, epoch, values, f"val    {words(values)}  {best}")
+        self._stopwatch.resume()
+
+    def _evaluate(self, name: str, variables: Any, step: int) -> Sums:
+        """Returns the exact sums over one split: every example once."""
+        examples, totals = self._setup.examples[name], Totals()
+        for batch in eval_batches(examples, self._setup.config.batch_size, **self._loading()):
+            totals.add(self._setup.eval_step(variables, batch))
+            if self._stop.pending:
+                self._interrupt(self._stop.pending, step)
+        return totals.sums()
+
+    def finish(self, state: TrainState) -> dict[str, Any]:
+        """Evaluates the best weights on all splits held out and writes the results."""
+        step, best_step = int(state.step), self._progress.best_step
+        self._checkpoints.wait()
+        if best_step not in (None, step):
+            try:
+                state, _ = self._checkpoints.restore(best_step, self._setup.state_like)
+            except Damaged as damage:
+                warn(f"the best checkpoint, {best_step}, is damaged ({damage}); using the last")
+                best_step = step
+        results = {
+            "step": step,
+            "best_step": best_step,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "metrics": {},
+            "config": plain(self._setup.config),
+        }
+        for name in ("val", "test"):
+            if name not in self._setup.examples:
+                continue
+            for group, variables in _weights(state, name).items():
+                sums = self._evaluate(name, variables, step)
+                right, count = sums[classification.BEST]
+                results["metrics"][group] = {
+                    **_means(sums),
+                    "examples": int(count),
+                    "top1_interval": classification.wilson_interval(right, count),
+                }
+        bad = {name: len(e.bad) for name, e in self._setup.examples.items() if e.bad}
+        if bad:
+            results["bad_examples"] = bad
+        self._reporter.finish(results)
+        return results
+
+
+def _weights(state: TrainState, group: str) -> dict[str, Any]:
+    """Returns the sets of weights there are to evaluate, by the name of their metrics."""
+    return {group: state.variables, **({f"{group}_ema": state.ema} if state.ema else {})}
+
+
+def _means(sums: Sums) -> dict[str, float]:
+    return {name: total / count if count else math.nan for name, (total, count) in sums.items()}

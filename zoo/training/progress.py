@@ -1,0 +1,78 @@
+"""What a run knows besides its state, and how fast it is."""
+
+import math
+import time
+from typing import Any
+import zlib
+
+import numpy as np
+
+from zoo.training.totals import Totals
+
+
+class Progress:
+    """What is saved with a state so that a resumed run is the uninterrupted one.
+
+    Attributes:
+      best_step: of the best validation result so far; None before the first.
+      best_value: that result; larger is better.
+      order: CRC-32 of the indices of all examples trained on, in order.
+      totals: training metrics since the last log line.
+    """
+
+    def __init__(self, record: dict[str, Any] | None = None):
+        record = record or {"best_step": None, "best_value": None, "order": 0, "sums": {}}
+        self.best_step: int | None = record["best_step"]
+        self.best_value: float | None = record["best_value"]
+        self.order: int = record["order"]
+        self.totals = Totals({name: (s, c) for name, (s, c) in record["sums"].items()})
+
+    def record(self) -> dict[str, Any]:
+        """Returns all this as JSON values, having waited for the devices."""
+        return {
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "order": self.order,
+            "sums": self.totals.sums(),
+        }
+
+    def trained_on(self, indices: np.ndarray, metrics: Any) -> None:
+        """Notes one step: its examples and its metrics, still on the devices."""
+        self.order = zlib.crc32(indices.tobytes(), self.order)
+        self.totals.add(metrics)
+
+    def validated(self, step: int, value: float) -> None:
+        """Notes a validation result; later ones win ties, NaN never wins."""
+        if math.isfinite(value) and (self.best_value is None or value >= self.best_value):
+            self.best_step, self.best_value = step, value
+
+
+class Stopwatch:
+    """Seconds and steps of training alone: stopped while saving and evaluating."""
+
+    def __init__(self):
+        self._seconds, self._steps, self._since = 0.0, 0, time.perf_counter()
+
+    def step(self) -> None:
+        """Counts one step."""
+        self._steps += 1
+
+    def restart(self) -> float:
+        """Forgets all so far and returns how many seconds that was."""
+        seconds = time.perf_counter() - self._since
+        self._seconds, self._steps, self._since = 0.0, 0, time.perf_counter()
+        return seconds
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        self._seconds += time.perf_counter() - self._since
+
+    def resume(self) -> None:
+        """Starts the clock again."""
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Returns steps per second since the last lap; the clock must be stopped."""
+        rate = self._steps / self._seconds if self._seconds else math.nan
+        self._seconds, self._steps = 0.0, 0
+        return rate

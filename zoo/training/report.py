@@ -1,0 +1,230 @@
+"""What a person sees of a run, and what it leaves behind to be read.
+
+In the workdir: `config.json`, `env.json`, `metrics.jsonl` (one object per line: step,
+epoch, time and values; fractions, not percent), `tensorboard/` and, at the end,
+`results.json` and `plots/`. Only process 0 writes or prints.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PACKAGES = ("zoo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(json.dumps(value, indent=2) + "\n")
+    scratch.replace(path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions, devices and place of this process, for `env.json`."""
+    devices = jax.devices()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "versions": versions(),
+        "commit": _commit(),
+        "devices": {"count": len(devices), "kind": devices[0].device_kind},
+        "processes": jax.process_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the installed versions of what a run's numbers depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+class Reporter:
+    """Prints and records the course of one run. Opened once the place to go on is known.
+
+    Args:
+      workdir: where the files go.
+      total_steps: of the whole run.
+    """
+
+    def __init__(self, workdir: Path, total_steps: int):
+        self._workdir, self._total_steps = workdir, total_steps
+        self._console = Console(highlight=False, soft_wrap=True, quiet=not _is_first())
+        self._stack = contextlib.ExitStack()
+        self._progress: Progress | None = None
+        self.lines: list[dict[str, Any]] = []  # of metrics.jsonl, as found
+
+    def open(self, step: int) -> None:
+        """Opens the files to go on after `step`.
+
+        Lines of later steps, left by a killed run, are taken back: the files then read
+        like those of a run that was never interrupted.
+        """
+        path = self._workdir / "metrics.jsonl"
+        self.lines = [line for line in read_metrics(path) if line["step"] <= step]
+        if not _is_first():
+            return
+        scratch = path.with_name(".metrics.jsonl.tmp")
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        scratch.replace(path)
+        write_json(self._workdir / "env.json", environment())
+        from tensorboardX import SummaryWriter
+
+        self._file = self._stack.enter_context(path.open("a"))
+        directory = str(self._workdir / "tensorboard")
+        self._events = self._stack.enter_context(SummaryWriter(directory, purge_step=step + 1))
+        if step:
+            self.say(f"going on after step {step} of {self._total_steps}")
+
+    def header(self, sections: dict[str, dict[str, Any]]) -> None:
+        """Prints what this run is, a line a section."""
+        width = max(map(len, sections))
+        for title, items in sections.items():
+            text = "  ".join(f"{name}={value}" for name, value in items.items())
+            self.say(f"{title:<{width}}  {text}")
+        self.say()
+
+    def start_bar(self, step: int) -> None:
+        """Shows the progress bar, on a terminal."""
+        if not self._console.is_terminal or not _is_first():
+            return
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn())
+        self._progress = self._stack.enter_context(
+            Progress(*columns, TextColumn("{task.fields[status]}"), console=self._console)
+        )
+        self._bar = self._progress.add_task("", total=self._total_steps, completed=step, status="")
+
+    def advance(self, step: int) -> None:
+        """Moves the bar on."""
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step)
+
+    def log(self, step: int, epoch: float, values: dict[str, Any], text: str) -> None:
+        """Records the values of a step, and says so in words."""
+        if not _is_first():
+            return
+        line = {"step": step, "epoch": round(epoch, 4), "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._events.add_scalar(name, value, step)
+        if self._progress is not None:
+            self._progress.update(self._bar, status=text)
+        self.say(f"step {step:>{len(str(self._total_steps))}}/{self._total_steps}  {text}")
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Writes and prints the results; results.json comes last, it says that all is done."""
+        self.close()
+        if not _is_first():
+            return
+        from zoo.training.plots import plot_learning_curves
+
+        plot_learning_curves(self._workdir)
+        write_json(self._workdir / "results.json", results)
+        print_results(results, self._workdir)
+
+    def close(self) -> None:
+        """Takes the bar away and closes the files."""
+        self._stack.close()
+        self._progress = None
+
+    def say(self, text: str = "") -> None:
+        """Prints a line, above the bar if there is one."""
+        self._console.print(text, markup=False)
+
+
+def _is_first() -> bool:
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, on process 0."""
+    if _is_first():
+        print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Prints a line to stderr, on process 0."""
+    if _is_first():
+        print(f"zoo: {text}", file=sys.stderr, flush=True)
+
+
+def print_results(results: dict[str, Any], workdir: Path) -> None:
+    """Prints a table of the final metrics, and where things are."""
+    if not _is_first():
+        return
+    step = results["best_step"] or results["step"]
+    table = Table(title=f"Weights of step {step}", title_justify="left")
+    for i, name in enumerate(("split", "examples", "loss", "top-1", "95 % interval")):
+        table.add_column(name, justify="right" if i else "left")
+    for group, values in results["metrics"].items():
+        low, high = values["top1_interval"]
+        table.add_row(
+            {"val": "validation"}.get(group, group),
+            f"{values['examples']:,}",
+            f"{values['loss']:.4f}",
+            f"{100 * values['top1']:.2f} %",
+            f"{100 * low:.2f} to {100 * high:.2f} %",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for split, count in results.get("bad_examples", {}).items():
+        console.print(f"{count} undecodable {split} images were passed over")
+    console.print(f"curves       {workdir}/plots/learning_curves.png", soft_wrap=True)
+    console.print(f"checkpoints  {workdir}/checkpoints", soft_wrap=True)
+    console.print(f"metrics      {workdir}/metrics.jsonl, {workdir}/tensorboard", soft_wrap=True)
+
+
+def words(values: dict[str, float]) -> str:
+    """Returns metrics as a person reads them: `loss 0.3117  top1 91.23 %`.
+
+    Example:
+      >>> words({"train/loss": 0.3117, "train/top1": 0.91234})
+      'loss 0.3117  top1 91.23 %'
+    """
+    named = {key.split("/")[-1]: value for key, value in values.items()}
+    shown = {"loss": "{:.4f}", "top1": "{:.2%}", "top5": "{:.2%}", "learning_rate": "{:.3g}"}
+    texts = [f"{name} {form.format(named[name])}" for name, form in shown.items() if name in named]
+    return "  ".join(texts).replace("%", " %")
