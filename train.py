@@ -5,16 +5,15 @@ command again to go on after an interruption. Exit codes: zoo/errors.py.
 """
 
 from collections.abc import Sequence
-import logging
+import errno
 import sys
 
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
 from configs import default
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError, TemporaryError, ZooError
 from zoo.training.config import check_keys, explain_flags
 from zoo.training.loop import fit
 from zoo.training.mesh import initialize_distributed
@@ -29,12 +28,16 @@ WORKDIR = flags.DEFINE_string(
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags, turning whatever is wrong with them into one clear line."""
+    if any(flag.lstrip("-").startswith("help") for flag in argv):
+        return app.parse_flags_with_usage(list(argv))
     try:
-        with explain_flags(argv, default.get_config()):
-            rest = app.parse_flags_with_usage(list(argv))
-            if not WORKDIR.value:
-                raise ConfigError("--workdir=FOLDER is missing; it is where the run is kept")
-            check_keys(CONFIG.value, default.get_config())
+        reference = default.get_config()
+        with explain_flags(argv, reference):
+            rest = flags.FLAGS(list(argv))
+            config = CONFIG.value
+        if not WORKDIR.value:
+            raise ConfigError("--workdir=FOLDER is missing; it is where the run is kept")
+        check_keys(config, reference)
     except ZooError as error:
         sys.exit(report(error))
     return rest
@@ -48,8 +51,7 @@ def report(error: ZooError) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one training; returns the exit code."""
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS tell what they do
-    logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell all they do
     try:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
@@ -57,6 +59,10 @@ def main(argv: Sequence[str]) -> int:
         fit(CONFIG.value, WORKDIR.value)
     except ZooError as error:
         return report(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return report(TemporaryError(f"{error}; make room, then run the same command again"))
     return 0
 
 

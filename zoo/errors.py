@@ -5,6 +5,9 @@ can tell "start me again" (75) from "fix me first" (everything else). The codes 
 of BSD's sysexits.h where one fits, and 128 + signal for signals.
 """
 
+from collections.abc import Iterable
+import difflib
+
 
 class ZooError(Exception):
     """Base of all errors whose message is meant for the person running the program."""
@@ -55,16 +58,14 @@ class Interrupted(ZooError):
         self.exit_code = 128 + signum
 
 
-def suggest(name: str, allowed: "list[str]") -> str:
+def suggest(name: str, allowed: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the close matches of a name, or nothing.
 
     Example:
       >>> suggest("lenet_5", ["lenet5", "alexnet"])
       " Did you mean 'lenet5'?"
     """
-    import difflib
-
-    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.7)
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(match) for match in close)}?"

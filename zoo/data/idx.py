@@ -74,6 +74,6 @@ def open_idx(folder: str, split: str) -> ArraySource:
             "do not belong together"
         )
     # The classes are those of the whole file, whatever the slice happens to hold.
-    class_names = [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
+    class_names = [str(i) for i in range(int(labels.max(initial=0)) + 1)]
     low, high = slice_bounds(start, stop, len(labels))
     return ArraySource(images[low:high], labels[low:high], class_names, f"idx:{folder} {split}")

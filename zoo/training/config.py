@@ -1,6 +1,6 @@
 """Checks a configuration before any work is done, and derives what follows from it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from zoo.data.images import FITS, INTERPOLATIONS
@@ -111,10 +112,7 @@ def check_keys(config: ConfigDict, reference: ConfigDict) -> None:
     known = dict(flatten(reference))
     for key, value in flatten(config):
         if key not in known:
-            raise ConfigError(
-                f"config.{key}={value!r} is read by nobody.{suggest(key, list(known))} "
-                "configs/default.py has every key"
-            )
+            raise ConfigError(f"config.{key}={value!r} is read by nobody: {_no_such_key(key, known)}")
         wanted = _type_of(reference, key)
         if value is not None and not isinstance(value, wanted):
             if not (wanted is float and type(value) is int):
@@ -139,6 +137,10 @@ def _one_of(allowed: Sequence[str]) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
 
 
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return len(values) in (1, 3) and all(isinstance(v, int | float) for v in values)
+
+
 _POSITIVE = (lambda v: v is None or v > 0, "greater than 0")
 _NOT_NEGATIVE = (lambda v: v >= 0 and math.isfinite(v), "0 or more")
 _FRACTION = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
@@ -155,8 +157,8 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.fit": _one_of(FITS),
     "data.crop_fraction": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
     "data.interpolation": _one_of(tuple(INTERPOLATIONS)),
-    "data.mean": (lambda v: len(v) in (1, 3), "1 or 3 numbers"),
-    "data.std": (lambda v: len(v) in (1, 3) and min(v) > 0, "1 or 3 numbers greater than 0"),
+    "data.mean": (lambda v: _are_numbers(v), "1 or 3 numbers"),
+    "data.std": (lambda v: _are_numbers(v) and min(v) > 0, "1 or 3 numbers greater than 0"),
     "data.max_bad_examples": _NOT_NEGATIVE,
     "data.threads": _POSITIVE,
     "data.prefetch": _NOT_NEGATIVE,
@@ -266,25 +268,54 @@ def explain_flags(argv: Sequence[str], reference: ConfigDict) -> Iterator[None]:
         block, which may come from a flag or from the config file.
     """
     keys = dict(flatten(reference))
-    sections = {key.rpartition(".")[0] for key in keys} - {""}
     for argument in argv:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if match and match[1] not in keys:
-            inside = " is a group of keys; set one of them" if match[1] in sections else ""
-            raise ConfigError(
-                f"--config.{match[1]}: there is no such key{inside}."
-                f"{suggest(match[1], list(keys))} configs/default.py has every key"
-            )
+            raise ConfigError(f"--config.{match[1]}: {_no_such_key(match[1], keys)}")
     files = [a.split("=", 1)[-1].split(":")[0] for a in argv if re.match(r"--?config=", a)]
     if not files:
         raise ConfigError("--config=FILE is missing; the recipes are in configs/")
     if not Path(files[-1]).is_file():
-        near = suggest(files[-1], [str(p) for p in Path("configs").glob("*.py")])
-        raise ConfigError(f"--config={files[-1]}: no such file.{near}")
+        recipes = [str(p) for p in Path("configs").glob("*.py") if p.stem != "default"]
+        raise ConfigError(f"--config={files[-1]}: no such file.{suggest(files[-1], recipes)}")
     try:
         yield
-    except ConfigError:
-        raise
+    except flags.IllegalFlagValueError as error:
+        match = re.search(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+        if match is None:  # raised inside the recipe
+            raise ConfigError(f"--config={files[-1]}: {_last_line(error)}") from error
+        wanted = _type_of(reference, match[1]).__name__
+        raise ConfigError(f"--config.{match[1]}={match[2]}: wanted {wanted}") from error
+    except flags.Error as error:
+        raise ConfigError(
+            f"{error}; the flags are --config, --workdir, --config.KEY and those of JAX"
+        ) from error
     except Exception as error:  # a recipe is Python: it can fail in any way
-        lines = str(error).strip().splitlines() or [repr(error)]
-        raise ConfigError(f"{type(error).__name__}: {lines[-1]}") from error
+        unknown = re.search(r'Key "(\w+)" does not exist', str(error))
+        if unknown:
+            raise ConfigError(
+                f"--config={files[-1]}: {unknown[1]!r}: {_no_such_key(unknown[1], keys)}"
+            ) from error
+        raise ConfigError(
+            f"--config={files[-1]}: {type(error).__name__}: {_last_line(error)}"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return lines[-1]
+
+
+def _no_such_key(name: str, keys: Iterable[str]) -> str:
+    """Says in words that a key does not exist, and what was probably meant."""
+    for prefix in FREE_FORM:
+        if name.startswith(f"{prefix}."):
+            inside = name.removeprefix(f"{prefix}.")
+            return f"give the whole dict, as in --config.{prefix}=\"{{'{inside}': …}}\""
+    inside = [key for key in keys if key.startswith(f"{name}.")]
+    if inside:
+        return f"is a group of keys; set one of {', '.join(inside)}"
+    leaf = name.rpartition(".")[2]
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == leaf]
+    hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else suggest(name, keys)
+    return f"there is no such key.{hint} configs/default.py has every key"

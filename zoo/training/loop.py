@@ -5,7 +5,7 @@ The order within a step is law, and resuming rests on it: (1) update, (2) log if
 run stopped anywhere takes up at a save and does again exactly what came after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import json
@@ -34,7 +34,11 @@ from zoo.training.totals import Sums, Totals
 
 
 def fit(
-    config: ConfigDict, workdir: str | Path, *, splits: Splits | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    splits: Splits | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, Any]:
     """Trains as a configuration says, or goes on where this workdir's run stopped.
 
@@ -42,6 +46,7 @@ def fit(
       config: see configs/default.py.
       workdir: of this run and no other.
       splits: data in memory, instead of what `config.data.name` names.
+      devices: to train on; all there are by default.
 
     Returns:
       The contents of `results.json`.
@@ -51,7 +56,7 @@ def fit(
     """
     check_values(config)
     workdir = Path(workdir)
-    setup = build(config, splits or open_data(config))
+    setup = build(config, splits or open_data(config), devices)
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
@@ -204,7 +209,7 @@ class Run:
         self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
 
     def _check_finite(self, step: int, *values: Any) -> None:
-        if not all(bool(jnp.all(jnp.isfinite(v))) for v in jax.tree.leaves(values)):
+        if not all_finite(values):
             kept = self._checkpoints.steps()
             raise NonFiniteError(
                 f"loss or weights are not finite at step {step}; nothing of that was saved "
@@ -235,12 +240,11 @@ class Run:
         """Makes up for the evaluation at a restored step, if it was not finished."""
         if not step or not self._is_due(step, self._setup.plan.evaluate_every):
             return
-        logged = [line for line in self._reporter.lines if line["step"] == step]
-        values = [line[f"val/{classification.BEST}"] for line in logged if "val/loss" in line]
-        if jax.process_count() == 1 and values:
-            self._progress.validated(step, values[-1])
-        else:
+        value = self._reporter.logged(step, f"val/{classification.BEST}")
+        if value is None:
             self._validate(step, state)
+        else:
+            self._progress.validated(step, value)
 
     def _validate(self, step: int, state: TrainState) -> None:
         if "val" not in self._setup.examples:
@@ -299,6 +303,12 @@ class Run:
             results["bad_examples"] = bad
         self._reporter.finish(results)
         return results
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Returns whether no array of a tree holds a NaN or an infinity."""
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def _weights(state: TrainState, group: str) -> dict[str, Any]:

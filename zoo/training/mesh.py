@@ -1,5 +1,6 @@
 """The devices: one mesh with one axis, over which batches are spread."""
 
+from collections.abc import Sequence
 import os
 
 import jax
@@ -36,9 +37,9 @@ def initialize_distributed() -> None:
     jax.distributed.initialize(values[names[0]], count, index)
 
 
-def make_mesh() -> Mesh:
-    """Returns the mesh of all devices of all processes, with the axis `data`."""
-    return Mesh(np.asarray(jax.devices()), ("data",))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of these devices (all of all processes) with the axis `data`."""
+    return Mesh(np.asarray(devices or jax.devices()), ("data",))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

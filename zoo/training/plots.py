@@ -58,8 +58,6 @@ def _mark_best(axes: Axes, lines: list[dict]) -> None:
     if not points:
         return
     best, epoch = max(points)
-    text = f"best {100 * best:.2f} % at epoch {epoch:g}"
+    text = f"best validation: {100 * best:.2f} % at epoch {epoch:.1f}"
     axes.axvline(epoch, color=COLOURS["val"], linestyle=":", linewidth=1)
-    axes.annotate(
-        text, (epoch, 100 * best), (-8, -22), textcoords="offset points", ha="right", fontsize=9
-    )
+    axes.text(0.98, 0.04, text, transform=axes.transAxes, ha="right", fontsize=9)

@@ -17,6 +17,8 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -93,7 +95,7 @@ class Reporter:
         self._console = Console(highlight=False, soft_wrap=True, quiet=not _is_first())
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
-        self.lines: list[dict[str, Any]] = []  # of metrics.jsonl, as found
+        self._lines: list[dict[str, Any]] = []  # of metrics.jsonl, as found
 
     def open(self, step: int) -> None:
         """Opens the files to go on after `step`.
@@ -102,11 +104,11 @@ class Reporter:
         like those of a run that was never interrupted.
         """
         path = self._workdir / "metrics.jsonl"
-        self.lines = [line for line in read_metrics(path) if line["step"] <= step]
+        self._lines = [line for line in read_metrics(path) if line["step"] <= step]
         if not _is_first():
             return
         scratch = path.with_name(".metrics.jsonl.tmp")
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
         scratch.replace(path)
         write_json(self._workdir / "env.json", environment())
         from tensorboardX import SummaryWriter
@@ -169,6 +171,14 @@ class Reporter:
         """Takes the bar away and closes the files."""
         self._stack.close()
         self._progress = None
+
+    def logged(self, step: int, name: str) -> float | None:
+        """Returns a value that an earlier run logged for a step: process 0's, on all."""
+        values = [line[name] for line in self._lines if line["step"] == step and name in line]
+        found = np.array([bool(values), values[-1] if values else 0.0], np.float64)
+        if jax.process_count() > 1:
+            found = multihost_utils.broadcast_one_to_all(found)
+        return float(found[1]) if found[0] else None
 
     def say(self, text: str = "") -> None:
         """Prints a line, above the bar if there is one."""

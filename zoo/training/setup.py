@@ -1,6 +1,6 @@
 """From a configuration to everything a run consists of, checked and not yet started."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -57,7 +57,7 @@ class Setup:
         sections["dataset"] = sizes | {"classes": len(self.splits.train.class_names)}
         sections["parameters"] = {self.config.model.name: f"{parameter_count(self.state_like.params):,}"}
         sections["devices"] = {
-            "count": jax.device_count(),
+            "count": self.mesh.size,
             "kind": jax.devices()[0].device_kind,
             "processes": jax.process_count(),
         }
@@ -88,8 +88,15 @@ def open_data(config: ConfigDict) -> Splits:
     )
 
 
-def build(config: ConfigDict, splits: Splits) -> Setup:
+def build(
+    config: ConfigDict, splits: Splits, devices: Sequence[jax.Device] | None = None
+) -> Setup:
     """Makes model, optimiser and compiled steps; no array exists yet.
+
+    Args:
+      config: see configs/default.py.
+      splits: the data.
+      devices: to train on; all there are by default.
 
     Raises:
       ConfigError: for a configuration that cannot work with these data and devices.
@@ -98,12 +105,13 @@ def build(config: ConfigDict, splits: Splits) -> Setup:
         entry = find_model(config.model.name)
     except ValueError as error:
         raise ConfigError(f"config.model.name: {error}") from None
+    mesh = meshes.make_mesh(devices)
     plan = make_plan(
         config,
         num_examples=len(splits.train),
         data_classes=len(splits.train.class_names),
         published_shape=entry.image_shape,
-        num_devices=jax.device_count(),
+        num_devices=mesh.size,
     )
     try:
         model = create_model(
@@ -142,7 +150,6 @@ def build(config: ConfigDict, splits: Splits) -> Setup:
     metrics_of = functools.partial(
         classification.metrics, label_smoothing=config.loss.label_smoothing
     )
-    mesh = meshes.make_mesh()
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     train_step = make_train_step(model, optimizer, prepare, metrics_of, ema_decay=config.ema_decay)
     return Setup(

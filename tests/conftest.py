@@ -1,0 +1,62 @@
+"""Eight simulated devices, real digits in memory, and a compilation cache of their own."""
+
+import os
+from pathlib import Path
+import tempfile
+
+CACHE = Path(tempfile.gettempdir()) / f"zoo_test_cache_{os.getuid()}"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+import pytest
+
+from configs import lenet_digits
+from zoo.data.source import ArraySource, Splits
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tfds_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where TFDS datasets are prepared, for this process and those it starts."""
+    path = tmp_path_factory.getbasetemp() / "tensorflow_datasets"
+    os.environ["TFDS_DATA_DIR"] = str(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Real digits in memory: 200 to train on, 50 to validate, 30 to test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    names = [str(i) for i in range(10)]
+    parts = [slice(0, 200), slice(200, 250), slice(250, 280)]
+    return Splits(*(ArraySource(images[p], digits.target[p], names) for p in parts))
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """A recipe of 20 steps of 24 digits, evaluated every 10 and saved every 5."""
+    config = lenet_digits.get_config()
+    config.batch_size = 24
+    config.train_for = "20 steps"
+    config.log_every = "1 step"
+    config.evaluate_every = "10 steps"
+    config.checkpoint.every = "5 steps"
+    config.optimizer.warmup = "2 steps"
+    return config
+
+
+@pytest.fixture(scope="session")
+def devices() -> list[jax.Device]:
+    """The eight simulated devices."""
+    assert jax.device_count() == 8
+    return jax.devices()
