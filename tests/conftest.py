@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 import tempfile
 
-CACHE = Path(tempfile.gettempdir()) / f"zoo_test_cache_{os.getuid()}"
+SCRATCH = tempfile.TemporaryDirectory(prefix="zoo_tests_")  # gone with this process
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{SCRATCH.name}/compiled"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["TFDS_DATA_DIR"] = f"{SCRATCH.name}/tensorflow_datasets"
 
 import jax
 from ml_collections import ConfigDict
@@ -20,14 +21,6 @@ from configs import lenet_digits
 from zoo.data.source import ArraySource, Splits
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="session", autouse=True)
-def tfds_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where TFDS datasets are prepared, for this process and those it starts."""
-    path = tmp_path_factory.getbasetemp() / "tensorflow_datasets"
-    os.environ["TFDS_DATA_DIR"] = str(path)
-    return path
 
 
 @pytest.fixture(scope="session")

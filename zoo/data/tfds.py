@@ -35,7 +35,7 @@ class TfdsSource:
         features = builder.info.features
         for key in (image_key, label_key):
             if key not in features:
-                raise ConfigError(f"TFDS dataset {name!r} has no feature {key!r}, only {[*features]}")
+                raise ConfigError(f"TFDS dataset {name!r} has no feature {key!r}, only {sorted(features)}")
         try:
             self._records = builder.as_data_source(split=split)
         except Exception as error:  # which one depends on TFDS's version and the format
@@ -92,6 +92,8 @@ def _builder(name: str, data_dir: str | None):
             f"config.data.name={name!r}: TFDS has no such dataset.{suggest(name, known)} "
             "Other doors: folder:/path, idx:/path"
         ) from error
+    except Exception as error:  # some of the hundreds cannot be described without TensorFlow
+        raise DataError(f"TFDS dataset {name!r}: TFDS cannot open it here ({error})") from error
     if builder.is_prepared():  # what the folder says counts: it may hold several formats
         return tfds.builder_from_directory(builder.data_path)
     if not ours:

@@ -1,0 +1,318 @@
+"""Every door through which data come in, with real files."""
+
+import gzip
+import os
+from pathlib import Path
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow_datasets as tfds
+from zoo.data import digits
+from zoo.data.source import ArraySource, open_splits, parse_split, slice_bounds
+from zoo.errors import ConfigError, DataError
+
+
+def open_train(name: str, split: str = "train", **options):
+    return open_splits(name, train=split, validation="", test="", **options).train
+
+
+# -- digits and TFDS ------------------------------------------------------------------------
+
+
+def test_digits_are_the_1797_images_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    splits = open_splits("digits", train="train", validation="validation", test="test")
+    assert [len(s) for s in splits] == [1258, 180, 359]
+    assert splits.train.class_names == tuple("0123456789")
+    seen = []
+    for source in splits:
+        examples = [source[i] for i in range(len(source))]
+        seen += [(image.tobytes(), label) for image, label in examples]
+        counts = np.bincount([label for _, label in examples], minlength=10)
+        assert counts.max() - counts.min() <= len(source) * 0.02  # stratified
+    expected = np.round(raw.images * 255 / 16).astype(np.uint8)
+    wanted = [(image.tobytes(), int(t)) for image, t in zip(expected, raw.target, strict=True)]
+    assert sorted(seen) == sorted(wanted)
+    prepared = Path(os.environ["TFDS_DATA_DIR"]) / "digits" / "1.0.0"
+    assert list(prepared.glob("digits-train.array_record-*"))
+    assert "tensorflow" not in sys.modules
+
+
+def test_digits_split_never_changes():
+    from sklearn.datasets import load_digits
+
+    parts = digits.split_indices(load_digits().target)
+    assert parts["test"][:8].tolist() == [0, 1, 7, 9, 32, 35, 55, 56]
+    everything = np.sort(np.concatenate(list(parts.values())))
+    assert (everything == np.arange(1797)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        ("mnist", (28, 28, 1), 10),
+        ("fashion_mnist", (28, 28, 1), 10),
+        ("cifar10", (32, 32, 3), 10),
+        ("imagenet2012", (None, None, 3), 1000),
+    ],
+)
+def test_any_tfds_name_works(name, shape, classes):
+    with tfds.testing.mock_data(num_examples=7):
+        source = open_train(name)
+        image, label = source[3]
+        assert len(source) == 7
+    assert len(source.class_names) == classes
+    assert all(want in (None, have) for want, have in zip(shape, image.shape, strict=True))
+    assert image.dtype == np.uint8
+    assert 0 <= label < classes
+
+
+def test_tfds_slices():
+    assert len(open_train("digits", "train[:100]")) == 100
+    assert open_train("digits").fingerprint != open_train("digits", "train[:100]").fingerprint
+
+
+def test_tfrecord_names_the_command_that_converts(tmp_path):
+    prepared = tmp_path / "digits" / "1.0.0"
+    prepared.parent.mkdir()
+    open_train("digits", data_dir=str(tmp_path / "new"))
+    (tmp_path / "new" / "digits" / "1.0.0").rename(prepared)
+    info = prepared / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(DataError, match=r"convert_format --out_file_format=array_record") as error:
+        open_train("digits", data_dir=str(tmp_path))
+    assert f"--dataset_version_dir={prepared}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "error", "message"),
+    [
+        ("mnits", "train", ConfigError, "Did you mean 'mnist'"),
+        ("digits", "trian", ConfigError, "trian"),
+        ("digits", "train[::2]", ConfigError, "train[::2]"),
+        ("mnist", "train", DataError, "is not prepared in"),
+        ("coco", "train", DataError, "TFDS cannot open it here"),
+        ("foldr:/tmp/x", "train", ConfigError, "Did you mean 'folder'?"),
+        ("/tmp/x", "train", ConfigError, "no such kind of dataset"),
+    ],
+)
+def test_bad_names_say_what_is_allowed(name, split, error, message):
+    with pytest.raises(error) as caught:
+        open_train(name, split)
+    assert message in str(caught.value)
+
+
+def test_an_unknown_feature_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"no feature 'lable', only \['image', 'label'\]"):
+        open_train("digits", label_key="lable")
+
+
+# -- splits ---------------------------------------------------------------------------------
+
+
+def test_slices_are_those_of_tfds():
+    assert parse_split("train[:90%]") == ("train", None, "90%")
+    bounds = [slice_bounds(*parse_split(f"x{s}")[1:], 200) for s in ("", "[:25%]", "[-50:]", "[9:7]")]
+    assert bounds == [(0, 200), (0, 50), (150, 200), (9, 7)]
+    for bad in ("", "train[", "train[:5]+test", "train[a:]"):
+        with pytest.raises(ConfigError, match="at most one slice"):
+            parse_split(bad)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    make_folder(tmp_path)
+    with pytest.raises(DataError, match="train split has no examples"):
+        open_train(f"folder:{tmp_path}", "train[:0]")
+
+
+# -- arrays ---------------------------------------------------------------------------------
+
+
+def test_arrays():
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    source = ArraySource(images, np.array([1, 0, 1]))
+    image, label = source[2]
+    assert image.shape == (4, 5, 1)
+    assert (label, source.class_names) == (1, ("0", "1"))
+    assert source.fingerprint == ArraySource(images, np.array([1, 0, 1])).fingerprint
+    assert source.fingerprint != ArraySource(images, np.array([1, 1, 1])).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((2, 4, 4), np.float32), [0, 1], "must be uint8"),
+        (np.zeros((2, 4, 4, 2), np.uint8), [0, 1], r"\[N, H, W, 1 or 3\]"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 1, 2], "must be 2 integers"),
+        (np.zeros((2, 4, 4), np.uint8), [0.0, 1.0], "must be 2 integers"),
+        (np.zeros((2, 4, 4), np.uint8), [0, -1], "label -1, allowed are 0 to 2"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 3], "label 3, allowed are 0 to 2"),
+    ],
+)
+def test_bad_arrays(images, labels, message):
+    with pytest.raises(DataError, match=message):
+        ArraySource(images, np.array(labels), ["a", "b", "c"])
+
+
+# -- IDX ------------------------------------------------------------------------------------
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wb") as file:
+        file.write(header + array.tobytes())
+
+
+@pytest.fixture
+def idx_folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for prefix, count, suffix in (("train", 20, ".gz"), ("t10k", 10, "")):
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte{suffix}", images)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte{suffix}", labels)
+    return tmp_path
+
+
+def test_idx(idx_folder):
+    name = f"idx:{idx_folder}"
+    splits = open_splits(name, train="train[:15]", validation="train[15:]", test="test")
+    assert [len(s) for s in splits] == [15, 5, 10]
+    assert {len(s.class_names) for s in splits} == {10}
+    assert splits.validation[0][1] == 15 % 10
+
+
+def damage(action):
+    def apply(folder):
+        action(folder / "t10k-images-idx3-ubyte", folder)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (damage(lambda file, _: file.unlink()), "no such file"),
+        (damage(lambda file, _: file.write_bytes(file.read_bytes()[:-1])), "cut short"),
+        (damage(lambda file, _: file.write_bytes(b"\x89PNG")), "not an IDX file"),
+        (damage(lambda file, _: file.write_bytes(b"")), "not an IDX file"),
+        (
+            damage(lambda file, folder: write_idx(file, np.zeros((9, 28, 28), np.uint8))),
+            "do not belong together",
+        ),
+        (
+            damage(lambda file, _: file.rename(file.with_suffix(".gz"))),
+            "cannot be read",
+        ),
+    ],
+)
+def test_damaged_idx(idx_folder, action, message):
+    action(idx_folder)
+    with pytest.raises(DataError, match=message):
+        open_train(f"idx:{idx_folder}", "test")
+
+
+def test_idx_has_no_validation_split(idx_folder):
+    with pytest.raises(ConfigError, match=r"take a slice"):
+        open_train(f"idx:{idx_folder}", "validation")
+
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not FASHION.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_as_debian_installs_it():
+    splits = open_splits(f"idx:{FASHION}", train="train", validation="", test="test")
+    assert [len(splits.train), len(splits.test)] == [60_000, 10_000]
+    assert np.bincount(splits.train.labels).tolist() == [6_000] * 10
+
+
+# -- folders --------------------------------------------------------------------------------
+
+
+def make_folder(root: Path, splits=("train",), classes=("cat", "dog"), count=4) -> Path:
+    for s, split in enumerate(splits):
+        for c, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((8, 6, 3), 20 * s + 50 * c + i, np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+def test_folder(tmp_path):
+    make_folder(tmp_path, ("train", "val", "test"))
+    splits = open_splits(f"folder:{tmp_path}", train="train", validation="validation", test="test")
+    assert [len(s) for s in splits] == [8, 8, 8]
+    assert splits.train.class_names == ("cat", "dog")
+    for i in range(8):
+        image, label = splits.train[i]
+        assert image.shape == (8, 6, 3)
+        assert image[0, 0, 0] // 50 == label
+        assert f"/{splits.train.class_names[label]}/" in splits.train.describe(i)
+
+
+def test_folder_slices_have_all_classes_and_do_not_overlap(tmp_path):
+    make_folder(tmp_path, count=50)
+    name = f"folder:{tmp_path}"
+    splits = open_splits(name, train="train[:80%]", validation="train[80%:]", test="")
+    paths = [{s.describe(i) for i in range(len(s))} for s in (splits.train, splits.validation)]
+    assert [len(p) for p in paths] == [80, 20]
+    assert not paths[0] & paths[1]
+    assert set(splits.validation.labels) == {0, 1}
+
+
+def test_folder_passes_over_what_is_not_an_image(tmp_path):
+    make_folder(tmp_path)
+    before = open_train(f"folder:{tmp_path}")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "train" / "cat" / "dangling.png").symlink_to("nowhere")
+    (tmp_path / "train" / "cat" / "loop").symlink_to(tmp_path / "train" / "cat")
+    after = open_train(f"folder:{tmp_path}")
+    assert after.class_names == before.class_names
+    assert len(after) == 8
+    assert after.fingerprint == before.fingerprint
+
+
+def test_folder_finds_nested_and_linked_images_and_odd_names(tmp_path):
+    make_folder(tmp_path / "a")
+    nested = tmp_path / "a" / "train" / "cat" / "more" / "snow ☃\n"
+    nested.mkdir(parents=True)
+    Image.new("L", (3, 3)).save(nested / "x.PNG")
+    make_folder(tmp_path / "b", splits=("train",), classes=("owl",))
+    (tmp_path / "a" / "train" / "owl").symlink_to(tmp_path / "b" / "train" / "owl")
+    source = open_train(f"folder:{tmp_path / 'a'}")
+    assert source.class_names == ("cat", "dog", "owl")
+    assert len(source) == 13
+    for i in range(13):
+        source[i]
+
+
+def test_a_changed_folder_has_another_fingerprint(tmp_path):
+    make_folder(tmp_path)
+    before = open_train(f"folder:{tmp_path}").fingerprint
+    os.rename(tmp_path / "train" / "cat" / "0.png", tmp_path / "train" / "cat" / "9.png")
+    assert open_train(f"folder:{tmp_path}").fingerprint != before
+
+
+def test_bad_folders(tmp_path):
+    root = f"folder:{tmp_path}"
+    with pytest.raises(ConfigError, match="no such folder"):
+        open_train("folder:/nowhere")
+    with pytest.raises(ConfigError, match="has no split 'train'"):
+        open_train(root)
+    make_folder(tmp_path, ("train", "test"))
+    with pytest.raises(ConfigError, match=r"train\[90%:\]"):
+        open_splits(root, train="train", validation="validation", test="")
+    make_folder(tmp_path, ("val",), ("bird",))
+    with pytest.raises(DataError, match="class 'bird' is not among"):
+        open_splits(root, train="train", validation="validation", test="")
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(DataError, match="class folder without an image"):
+        open_train(root)
