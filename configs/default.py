@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
 
     config.seed = 0  # keys initial weights, the order of examples and all augmentation
     config.batch_size = 128  # global: over all devices of all hosts
-    config.train_for = "10 epochs"
-    config.log_every = "1 epoch"
+    config.train_for = "10 epochs"  # the whole run; the schedule ends with it
+    config.log_every = "1 epoch"  # means over the steps since the last line
     config.evaluate_every = "1 epoch"  # on the validation split; also saves a checkpoint
     config.ema_decay = 0.0  # of a second, averaged set of weights; 0 keeps none
 
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     config.augment.flip = False  # left to right, every other image
 
     config.loss = ConfigDict()
-    config.loss.label_smoothing = 0.0
+    config.loss.label_smoothing = 0.0  # part of the target spread over all classes
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # any of optax that takes a learning rate

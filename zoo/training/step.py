@@ -60,7 +60,7 @@ def make_train_step(
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - ema_decay)
-        metrics["grad_norm"] = (optax.global_norm(gradient), jnp.ones(()))
+        metrics["grad_norm"] = (optax.tree.norm(gradient), jnp.ones(()))
         state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
         return state, metrics
 
