@@ -1,4 +1,6 @@
-"""Trains a model of the zoo: python train.py --config=configs/x.py --workdir=runs/x
+"""Trains a model of the zoo.
+
+    python train.py --config=configs/x.py --workdir=runs/x
 
 Any key of the config can be changed behind it: --config.batch_size=256. Run the same
 command again to go on after an interruption. Exit codes: zoo/errors.py.
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
         initialize_distributed()
-        fit(CONFIG.value, WORKDIR.value)
+        fit(CONFIG.value, WORKDIR.value or "")
     except ZooError as error:
         return report(error)
     except OSError as error:

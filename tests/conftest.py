@@ -4,13 +4,16 @@ import os
 from pathlib import Path
 import tempfile
 
-SCRATCH = tempfile.TemporaryDirectory(prefix="zoo_tests_")  # gone with this process
+# Made by the first process of a test run, shared by its workers, gone with it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    SCRATCH = tempfile.TemporaryDirectory(prefix="zoo_tests_")
+    os.environ["ZOO_TESTS"] = SCRATCH.name
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{SCRATCH.name}/compiled"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['ZOO_TESTS']}/compiled"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["TFDS_DATA_DIR"] = f"{SCRATCH.name}/tensorflow_datasets"
+os.environ["TFDS_DATA_DIR"] = f"{os.environ['ZOO_TESTS']}/tensorflow_datasets"
 
 import jax
 from ml_collections import ConfigDict

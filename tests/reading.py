@@ -8,7 +8,6 @@ import sys
 import train
 from zoo.data.tfds import TfdsSource
 
-out = Path(sys.argv.pop(1))
 reads = collections.defaultdict(set)
 read = TfdsSource.__getitem__
 
@@ -19,8 +18,10 @@ def recording_read(self: TfdsSource, index: int):
     return read(self, index)
 
 
-TfdsSource.__getitem__ = recording_read
-try:
-    train.app.run(train.main, flags_parser=train.parse)
-finally:
-    out.write_text(json.dumps({split: sorted(indices) for split, indices in reads.items()}))
+if __name__ == "__main__":
+    out = Path(sys.argv.pop(1))
+    TfdsSource.__getitem__ = recording_read
+    try:
+        train.app.run(train.main, flags_parser=train.parse)
+    finally:
+        out.write_text(json.dumps({split: sorted(indices) for split, indices in reads.items()}))

@@ -50,7 +50,10 @@ FLAGS = {
     "word for a number": ([RECIPE, "--config.batch_size=many"], "batch_size=many: wanted int"),
     "fraction for a whole": ([RECIPE, "--config.seed=1.5"], "seed=1.5: wanted int"),
     "empty batch": ([RECIPE, "--config.batch_size=0"], "batch_size=0: must be greater than 0"),
-    "indivisible batch": ([RECIPE, "--config.batch_size=63"], "63 cannot be divided among 2 devices"),
+    "indivisible batch": (
+        [RECIPE, "--config.batch_size=63"],
+        "63 cannot be divided among 2 devices",
+    ),
     "negative rate": ([RECIPE, "--config.optimizer.learning_rate=-1"], "greater than 0"),
     "no classes": ([RECIPE, "--config.model.num_classes=0"], "model.num_classes=0: must be"),
     "fewer classes": ([RECIPE, "--config.model.num_classes=9"], "digits has 10 classes"),

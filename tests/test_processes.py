@@ -13,13 +13,13 @@ import time
 import jax
 import numpy as np
 import pytest
-from zoo.data.source import open_splits
-from zoo.training.report import read_metrics
 
 from configs import lenet_digits
 from tests.conftest import ROOT
 from tests.programs import QUICK, environment, start, train
 from tests.training.test_loop import assert_same_bits, final_state, log_of
+from zoo.data.source import open_splits
+from zoo.training.report import read_metrics
 
 LONG = [
     "--config=configs/lenet_digits.py",
@@ -109,8 +109,10 @@ def start_two(arguments: list[str], workdir: Path) -> list[subprocess.Popen]:
     address = f"127.0.0.1:{free_port()}"
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.reading", str(workdir / f"reads{i}.json")]
-            + [*arguments, f"--workdir={workdir / 'run'}"],
+            [
+                *(sys.executable, "-m", "tests.reading", str(workdir / f"reads{i}.json")),
+                *(*arguments, f"--workdir={workdir / 'run'}"),
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

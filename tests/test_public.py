@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import zoo
 
 from tests.conftest import ROOT
+import zoo
 
 # An island may import itself and those before it.
 ISLAND_A = {"errors", "layers", "models", "registry", "ops", "weights"}

@@ -62,7 +62,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the close matches of a name, or nothing.
 
     Example:
-      >>> suggest("lenet_5", ["lenet5", "alexnet"])
+      >>> suggest("lenet_5", ["lenet5", "vgg16"])
       " Did you mean 'lenet5'?"
     """
     close = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.7)

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 import pytest
+
 from zoo.data.images import MAX_PIXELS, decode_image, fit_image
 from zoo.errors import DataError
 
@@ -72,7 +73,7 @@ def test_cmyk(tmp_path):
 
 
 def test_16_bits_are_scaled_not_clipped(tmp_path):
-    deep = (GREY.astype(np.uint16) * 257)
+    deep = GREY.astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "x.png")
     close(decode_image(tmp_path / "x.png"), GREY[..., None])
 
@@ -97,13 +98,17 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.jpg", exif=exif, **SAVE["JPEG"])
+    Image.fromarray(np.ascontiguousarray(stored)).save(
+        tmp_path / "x.jpg", exif=exif, **SAVE["JPEG"]
+    )
     close(decode_image(tmp_path / "x.jpg"), QUARTERS, tolerance=3)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, rightly
 def test_malformed_exif_does_not_matter(tmp_path):
-    Image.fromarray(QUARTERS).save(tmp_path / "x.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff", **SAVE["JPEG"])
+    Image.fromarray(QUARTERS).save(
+        tmp_path / "x.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff", **SAVE["JPEG"]
+    )
     close(decode_image(tmp_path / "x.jpg"), QUARTERS, tolerance=3)
 
 
@@ -134,7 +139,9 @@ def png(width: int, height: int) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + crc
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\x00" * 10)) + chunk(b"IEND", b"")
+    parts = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\x00" * 10)) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + parts
 
 

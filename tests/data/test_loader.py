@@ -1,10 +1,12 @@
 """Order, exactness and independence of the batches; augmentation keyed by example."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from zoo.data.augment import augment, example_keys, make_prepare, normalise, random_shift
 from zoo.data.loader import Examples, Order, eval_batches, map_ahead, train_batches
 from zoo.data.source import ArraySource

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
+
 from zoo.data import digits
 from zoo.data.source import ArraySource, open_splits, parse_split, slice_bounds
 from zoo.errors import ConfigError, DataError
@@ -116,7 +117,9 @@ def test_an_unknown_feature_names_those_there_are():
 
 def test_slices_are_those_of_tfds():
     assert parse_split("train[:90%]") == ("train", None, "90%")
-    bounds = [slice_bounds(*parse_split(f"x{s}")[1:], 200) for s in ("", "[:25%]", "[-50:]", "[9:7]")]
+    bounds = [
+        slice_bounds(*parse_split(f"x{s}")[1:], 200) for s in ("", "[:25%]", "[-50:]", "[9:7]")
+    ]
     assert bounds == [(0, 200), (0, 50), (150, 200), (9, 7)]
     for bad in ("", "train[", "train[:5]+test", "train[a:]"):
         with pytest.raises(ConfigError, match="at most one slice"):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
+
 import zoo
 from zoo.models import lenet
 

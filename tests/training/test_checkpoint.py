@@ -5,12 +5,14 @@ from pathlib import Path
 import random
 import shutil
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from zoo.errors import CheckpointError, ConfigError
 from zoo.training.checkpoint import Checkpoints, Damaged, digest
 from zoo.training.mesh import make_mesh, replicated

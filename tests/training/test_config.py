@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 import pytest
+
+from configs import default
+from tests.conftest import ROOT
 from zoo.errors import ConfigError
 from zoo.training.config import (
     changed_keys,
@@ -17,9 +20,6 @@ from zoo.training.config import (
     to_steps,
 )
 from zoo.training.optimizer import make_optimizer, make_schedule, optimizer_names
-
-from configs import default
-from tests.conftest import ROOT
 
 RECIPES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "default")
 
@@ -96,7 +96,7 @@ def test_recipes_cannot_invent_keys():
         config.batchsize = 3
     with config.unlocked():
         config.optimizer.lr = 3
-    with pytest.raises(ConfigError, match=r"config.optimizer.lr=3 is read by nobody"):
+    with pytest.raises(ConfigError, match=r"config\.optimizer\.lr=3 is read by nobody"):
         check_keys(config, default.get_config())
 
 
@@ -104,7 +104,7 @@ def test_types_are_checked_even_when_the_lock_was_picked():
     config = default.get_config()
     with config.ignore_type():
         config.batch_size = "many"
-    with pytest.raises(ConfigError, match="config.batch_size='many' is str, wanted int"):
+    with pytest.raises(ConfigError, match=r"config\.batch_size='many' is str, wanted int"):
         check_keys(config, default.get_config())
     with pytest.raises(ConfigError, match=r"config\..* is missing"):
         check_keys(ConfigDict({"batch_size": 3}), default.get_config())

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from zoo.data.source import ArraySource, Splits
 from zoo.errors import ConfigError, DataError, Interrupted, NonFiniteError, TemporaryError
 from zoo.training.checkpoint import Checkpoints

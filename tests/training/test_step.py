@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from zoo.data.augment import make_prepare
 from zoo.tasks import classification
 from zoo.training.mesh import batch_sharding, make_mesh, replicated
@@ -171,6 +172,8 @@ def test_totals_are_the_same_bits_after_an_interruption():
     for value in values[11:]:
         second.add(value)
     assert second.sums() == straight.sums()
-    assert second.means()["loss"] == pytest.approx(float(np.mean([v["loss"][0] for v in values]) / 3))
+    assert second.means()["loss"] == pytest.approx(
+        float(np.mean([v["loss"][0] for v in values]) / 3)
+    )
     straight.clear()
     assert straight.sums() == {}

@@ -7,6 +7,7 @@ registers the dataset with TFDS under the name `digits`.
 """
 
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -36,7 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """UCI handwritten digits: 1,258 training, 180 validation and 359 test images."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Fixed stratified 70/10/20 split."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Fixed stratified 70/10/20 split."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -56,7 +57,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         del dl_manager  # nothing to download
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         parts = split_indices(digits.target)
         return {

@@ -100,7 +100,9 @@ class Examples:
         if index not in self.bad:
             try:
                 image, label = self.source[index]
-                check_labels(np.array([label]), len(self.source.class_names), self.source.describe(index))
+                check_labels(
+                    np.array([label]), len(self.source.class_names), self.source.describe(index)
+                )
                 image = self._fit(image)
                 if self._images is not None:
                     self._images[index] = image
@@ -144,8 +146,8 @@ def assemble(
         "epoch": epochs.astype(np.int32),
     }
     mine = np.zeros(size, bool)
-    for (rows,) in sharding.addressable_devices_indices_map((size,)).values():
-        mine[rows] = True
+    for place in sharding.addressable_devices_indices_map((size,)).values():
+        mine[place] = True
     for row in np.flatnonzero(mine & (mask > 0)):
         image, label, there = examples.read(int(indices[row]))
         columns["image"][row], columns["label"][row] = image, label

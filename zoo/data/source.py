@@ -16,12 +16,10 @@ class Source(Protocol):
     Attributes:
       class_names: the names of the classes, in label order.
       fingerprint: a digest of what the source holds; it changes when the data change.
-      labels: int64 [N] where known without decoding any image, else None.
     """
 
-    class_names: Sequence[str]
+    class_names: tuple[str, ...]
     fingerprint: str
-    labels: np.ndarray | None
 
     def __len__(self) -> int: ...
 

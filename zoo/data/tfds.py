@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import fcntl
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +27,14 @@ class TfdsSource:
       DataError: for a dataset that cannot be prepared, or is not held as array_record.
     """
 
-    labels = None  # inside the records; the loader checks them as they are read
-
-    def __init__(
-        self, name: str, split: str, data_dir: str | None, image_key: str, label_key: str
-    ):
+    def __init__(self, name: str, split: str, data_dir: str | None, image_key: str, label_key: str):
         builder = _builder(name, data_dir)
         features = builder.info.features
         for key in (image_key, label_key):
             if key not in features:
-                raise ConfigError(f"TFDS dataset {name!r} has no feature {key!r}, only {sorted(features)}")
+                raise ConfigError(
+                    f"TFDS dataset {name!r} has no feature {key!r}, only {sorted(features)}"
+                )
         try:
             self._records = builder.as_data_source(split=split)
         except Exception as error:  # which one depends on TFDS's version and the format
@@ -72,7 +71,7 @@ class TfdsSource:
         return f"{self._name} example {index}"
 
 
-def _builder(name: str, data_dir: str | None):
+def _builder(name: str, data_dir: str | None) -> Any:
     """Returns TFDS's builder; a dataset of ours is prepared when it is first used."""
     try:
         import tensorflow_datasets as tfds
@@ -124,17 +123,17 @@ def _one_at_a_time(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _preparation_help(name: str, builder) -> str:
+def _preparation_help(name: str, builder: Any) -> str:
     arguments = f"{name!r}, data_dir={str(builder.data_dir_root)!r}, file_format='array_record'"
     return (
         f"TFDS dataset {name!r} is not prepared in {builder.data_dir_root}. Most datasets need "
         "TensorFlow for this one step; in a virtual environment of its own: pip install "
-        "tensorflow-cpu tensorflow-datasets && python -c \"import tensorflow_datasets as tfds; "
-        f"tfds.builder({arguments}).download_and_prepare()\""
+        'tensorflow-cpu tensorflow-datasets && python -c "import tensorflow_datasets as tfds; '
+        f'tfds.builder({arguments}).download_and_prepare()"'
     )
 
 
-def _conversion_help(name: str, builder) -> str:
+def _conversion_help(name: str, builder: Any) -> str:
     return (
         f"TFDS dataset {name!r} is held in {builder.data_path} as "
         f"{builder.info.file_format.value}, which has no random access. Convert it once (array "

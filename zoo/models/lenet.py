@@ -1,5 +1,7 @@
-"""LeNet-5. LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to
-document recognition", section II.B, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
+"""LeNet-5. LeCun, Bottou, Bengio and Haffner 1998.
+
+"Gradient-based learning applied to document recognition", section II.B,
+http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
 
     layer              output     parameters of LeNet5Paper   of LeNet5
     C1  conv 5x5       28x28x6                          156         156
@@ -20,9 +22,10 @@ class" constant exp(-j). Figure 3 prints the character codes as a picture; `CODE
 usual transcription for the ten digits.
 """
 
-import math
+from collections.abc import Callable
 
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +69,7 @@ def scaled_tanh(x: jax.Array) -> jax.Array:
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
-def fan_in_uniform(fan_in: int) -> jax.nn.initializers.Initializer:
+def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
     """Uniform in +-2.4 / fan_in, the paper's initialisation (appendix A)."""
     limit = 2.4 / fan_in
 
@@ -87,7 +90,7 @@ class SubSampling(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", fan_in_uniform(4), shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x, scale, bias = nn.dtypes.promote_dtype(x, scale, bias, dtype=self.dtype)
+        x, scale, bias = promote_dtype(x, scale, bias, dtype=self.dtype)
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * scale + bias
 
 
@@ -112,7 +115,7 @@ class PartialConv(nn.Module):
 
         kernel = self.param("kernel", init, (5, 5, len(sources)), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (len(C3_INPUTS),), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         dense = jnp.zeros((5, 5, 6, len(C3_INPUTS)), kernel.dtype)
         dense = dense.at[:, :, sources, targets].set(kernel)
         x = jax.lax.conv_general_dilated(

@@ -159,10 +159,10 @@ class Checkpoints:
             raise ConfigError(_difference(step, sealed["layout"], layout))
 
         def read() -> dict[str, jax.Array]:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_nest(wanted)))
-            )
-            return traverse_util.flatten_dict(restored.state, sep="/")
+            target = ocp.args.StandardRestore(_nest(wanted))
+            restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=target))
+            flat: Any = traverse_util.flatten_dict(restored.state, sep="/")
+            return flat
 
         arrays = self._agree(read)
         found = {name: digest.tolist() for name, digest in _fetch_digests(arrays).items()}
@@ -172,9 +172,8 @@ class Checkpoints:
         return _unflatten(like, arrays), sealed["record"]
 
     def _read_record(self, step: int) -> dict[str, Any]:
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-        )
+        item = ocp.args.JsonRestore()
+        restored: Any = self._manager.restore(step, args=ocp.args.Composite(record=item))
         sealed = dict(restored.record)
         if sealed.pop("seal", None) != _seal(sealed):
             raise Damaged("the record differs from its seal")

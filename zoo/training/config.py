@@ -6,13 +6,15 @@ import dataclasses
 import math
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from zoo.data.images import FITS, INTERPOLATIONS
 from zoo.errors import ConfigError, suggest
+
+Config: TypeAlias = Any  # an ml_collections.ConfigDict; its fields have no static types
 
 DTYPES = ("float32", "bfloat16")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -32,6 +34,7 @@ HARMLESS = (
     "checkpoint.keep",
     "checkpoint.allow_changes",
 )
+
 
 def to_steps(duration: str, *, batch_size: int, num_examples: int) -> int:
     """Returns a duration in whole steps.
@@ -75,7 +78,7 @@ class Plan:
     image_shape: tuple[int, int, int]
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields (dotted key, value) of every leaf; a free-form key is one leaf."""
     for key in config.keys():
         value, path = config[key], f"{prefix}{key}"
@@ -85,7 +88,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
     """Returns a configuration as one flat dict of JSON values."""
     return {
         key: value.to_dict() if isinstance(value, ConfigDict) else _jsonable(value)
@@ -103,7 +106,7 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return sorted(key for key in keys if old.get(key) != new.get(key))
 
 
-def check_keys(config: ConfigDict, reference: ConfigDict) -> None:
+def check_keys(config: Config, reference: Config) -> None:
     """Refuses a configuration with keys or types that the reference does not have.
 
     Raises:
@@ -112,7 +115,9 @@ def check_keys(config: ConfigDict, reference: ConfigDict) -> None:
     known = dict(flatten(reference))
     for key, value in flatten(config):
         if key not in known:
-            raise ConfigError(f"config.{key}={value!r} is read by nobody: {_no_such_key(key, known)}")
+            raise ConfigError(
+                f"config.{key}={value!r} is read by nobody: {_no_such_key(key, known)}"
+            )
         wanted = _type_of(reference, key)
         if value is not None and not isinstance(value, wanted):
             if not (wanted is float and type(value) is int):
@@ -126,7 +131,7 @@ def check_keys(config: ConfigDict, reference: ConfigDict) -> None:
         raise ConfigError(f"config.{missing[0]} is missing; start from configs/default.py")
 
 
-def _type_of(config: ConfigDict, key: str) -> type:
+def _type_of(config: Config, key: str) -> type:
     *parents, leaf = key.split(".")
     for parent in parents:
         config = config[parent]
@@ -172,7 +177,7 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_values(config: ConfigDict) -> None:
+def check_values(config: Config) -> None:
     """Refuses values that cannot work whatever the data and the devices.
 
     Raises:
@@ -185,7 +190,7 @@ def check_values(config: ConfigDict) -> None:
 
 
 def make_plan(
-    config: ConfigDict,
+    config: Config,
     *,
     num_examples: int,
     data_classes: int,
@@ -216,7 +221,10 @@ def make_plan(
             f"config.model.num_classes={num_classes}, but {config.data.name} has {data_classes} "
             "classes; leave it out to take as many as the data have"
         )
-    channels = config.data.channels or published_shape[-1]
+    height, width, channels = published_shape
+    if config.data.image_size:
+        height = width = config.data.image_size
+    channels = config.data.channels or channels
     for key in ("mean", "std"):
         if len(config.data[key]) not in (1, channels):
             raise ConfigError(
@@ -227,9 +235,7 @@ def make_plan(
         *parents, leaf = key.split(".")
         section = config[parents[0]] if parents else config
         try:
-            count = to_steps(
-                section[leaf], batch_size=config.batch_size, num_examples=num_examples
-            )
+            count = to_steps(section[leaf], batch_size=config.batch_size, num_examples=num_examples)
         except ConfigError as error:
             raise ConfigError(f"config.{key}: {error}") from None
         if count < least:
@@ -245,7 +251,7 @@ def make_plan(
         warmup_steps=steps("optimizer.warmup", 0),
         batch_per_device=config.batch_size // num_devices,
         num_classes=num_classes,
-        image_shape=(*(config.data.image_size or s for s in published_shape[:2]), channels),
+        image_shape=(height, width, channels),
     )
     if plan.warmup_steps > plan.total_steps:
         raise ConfigError(
@@ -256,7 +262,7 @@ def make_plan(
 
 
 @contextlib.contextmanager
-def explain_flags(argv: Sequence[str], reference: ConfigDict) -> Iterator[None]:
+def explain_flags(argv: Sequence[str], reference: Config) -> Iterator[None]:
     """Turns what goes wrong while flags are parsed into a ConfigError.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
 from zoo.data.loader import Order, eval_batches, train_batches
 from zoo.data.source import Splits
@@ -24,9 +24,9 @@ from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
 from zoo.tasks import classification
 from zoo.training import mesh as meshes
 from zoo.training.checkpoint import Checkpoints, Damaged
-from zoo.training.config import changed_keys, check_values, plain
+from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.progress import Progress, Stopwatch
-from zoo.training.report import Reporter, print_results, read_metrics, say, warn, words, write_json
+from zoo.training.report import Reporter, print_results, say, warn, words, write_json
 from zoo.training.setup import Setup, build, describe_data, open_data
 from zoo.training.signals import StopRequest, watch_signals
 from zoo.training.state import TrainState
@@ -34,11 +34,11 @@ from zoo.training.totals import Sums, Totals
 
 
 def fit(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     *,
     splits: Splits | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[meshes.Device] | None = None,
 ) -> dict[str, Any]:
     """Trains as a configuration says, or goes on where this workdir's run stopped.
 
@@ -200,7 +200,7 @@ class Run:
         rate = self._stopwatch.lap() * self._setup.config.batch_size
         self._stopwatch.resume()
         self._progress.totals.clear()
-        values["train/learning_rate"] = float(self._setup.schedule(step - 1))
+        values["train/learning_rate"] = float(np.asarray(self._setup.schedule(step - 1)))
         text = words(values)
         if math.isfinite(rate):
             values["perf/images_per_sec"] = rate
@@ -256,7 +256,9 @@ class Run:
             values |= {f"{group}/{name}": mean for name, mean in means.items()}
         value = values[f"val/{classification.BEST}"]
         self._progress.validated(step, value)
-        best = f"(best {100 * (self._progress.best_value or 0):.2f} % at {self._progress.best_step})"
+        best = (
+            f"(best {100 * (self._progress.best_value or 0):.2f} % at {self._progress.best_step})"
+        )
         epoch = step / self._setup.plan.steps_per_epoch
         self._reporter.log(step, epoch, values, f"val    {words(values)}  {best}")
         self._stopwatch.resume()

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 import os
+from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from zoo.errors import ConfigError
+
+Device: TypeAlias = Any  # jax.Device, which jax exports as a variable
 
 
 def initialize_distributed() -> None:
@@ -37,7 +40,7 @@ def initialize_distributed() -> None:
     jax.distributed.initialize(values[names[0]], count, index)
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Device] | None = None) -> Mesh:
     """Returns the mesh of these devices (all of all processes) with the axis `data`."""
     return Mesh(np.asarray(devices or jax.devices()), ("data",))
 

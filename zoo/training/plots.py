@@ -47,7 +47,9 @@ def plot_learning_curves(workdir: Path) -> Path:
 
 def _draw(axes: Axes, lines: list[dict], name: str, scale: float = 1.0) -> None:
     for group, colour in COLOURS.items():
-        points = [(li["epoch"], scale * li[key]) for li in lines if (key := f"{group}/{name}") in li]
+        points = [
+            (li["epoch"], scale * li[key]) for li in lines if (key := f"{group}/{name}") in li
+        ]
         if points:
             style = {"color": colour, "label": LABELS[group], "linewidth": 1.8}
             axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "", **style)

@@ -8,7 +8,6 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import optax
 
 from zoo.data.augment import make_prepare
@@ -20,7 +19,7 @@ from zoo.registry import create_model, find_model
 from zoo.tasks import classification
 from zoo.tasks.classification import Metrics
 from zoo.training import mesh as meshes
-from zoo.training.config import Plan, make_plan, plain
+from zoo.training.config import Config, Plan, make_plan, plain
 from zoo.training.optimizer import make_optimizer, make_schedule
 from zoo.training.report import versions
 from zoo.training.state import TrainState, create_state, parameter_count
@@ -31,7 +30,7 @@ from zoo.training.step import make_eval_step, make_train_step
 class Setup:
     """All that a run consists of and that training does not change."""
 
-    config: ConfigDict
+    config: Config
     plan: Plan
     splits: Splits
     examples: dict[str, Examples]  # "train", "val", "test": those there are
@@ -55,7 +54,9 @@ class Setup:
         sections["derived"] = plan | {"steps_per_epoch": f"{self.plan.steps_per_epoch:.4g}"}
         sizes = {name: f"{len(examples):,}" for name, examples in self.examples.items()}
         sections["dataset"] = sizes | {"classes": len(self.splits.train.class_names)}
-        sections["parameters"] = {self.config.model.name: f"{parameter_count(self.state_like.params):,}"}
+        sections["parameters"] = {
+            self.config.model.name: f"{parameter_count(self.state_like.params):,}"
+        }
         sections["devices"] = {
             "count": self.mesh.size,
             "kind": jax.devices()[0].device_kind,
@@ -74,7 +75,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
     }
 
 
-def open_data(config: ConfigDict) -> Splits:
+def open_data(config: Config) -> Splits:
     """Opens what `config.data` names."""
     data = config.data
     return open_splits(
@@ -88,9 +89,7 @@ def open_data(config: ConfigDict) -> Splits:
     )
 
 
-def build(
-    config: ConfigDict, splits: Splits, devices: Sequence[jax.Device] | None = None
-) -> Setup:
+def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | None = None) -> Setup:
     """Makes model, optimiser and compiled steps; no array exists yet.
 
     Args:
@@ -136,7 +135,9 @@ def build(
 
         def init() -> TrainState:
             key = jax.random.key(config.seed)
-            return create_state(model, optimizer, key, plan.image_shape, with_ema=config.ema_decay > 0)
+            return create_state(
+                model, optimizer, key, plan.image_shape, with_ema=config.ema_decay > 0
+            )
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError) as error:
@@ -179,7 +180,7 @@ def build(
     )
 
 
-def _examples(config: ConfigDict, plan: Plan, splits: Splits) -> dict[str, Examples]:
+def _examples(config: Config, plan: Plan, splits: Splits) -> dict[str, Examples]:
     size, _, channels = plan.image_shape
     fitted = functools.partial(
         fit_image,

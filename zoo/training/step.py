@@ -37,9 +37,7 @@ def make_train_step(
       ema_decay: of the averaged weights; 0 keeps none.
     """
 
-    def train_step(
-        state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = jax.random.split(key)
         images = prepare(batch, augment_key)
         rngs = {"dropout": jax.random.fold_in(dropout_key, state.step)}
@@ -73,7 +71,7 @@ def make_eval_step(
     """Returns the pure function `(variables, batch) -> metrics`; nothing is augmented."""
 
     def eval_step(variables: Any, batch: Batch) -> Metrics:
-        logits = model.apply(variables, prepare(batch), train=False)
+        logits: Any = model.apply(variables, prepare(batch), train=False)
         return metrics_of(logits, batch["label"], batch["mask"])
 
     return eval_step
