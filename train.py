@@ -58,7 +58,10 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
         initialize_distributed()
-        fit(CONFIG.value, WORKDIR.value or "")
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        origin = [config_flags.get_config_filename(flags.FLAGS["config"])]
+        origin += [f"--config.{key}={value!r}" for key, value in overrides.items()]
+        fit(CONFIG.value, WORKDIR.value or "", origin=" ".join(origin))
     except ZooError as error:
         return report(error)
     except OSError as error:

@@ -104,7 +104,7 @@ def test_a_run_leaves_everything_behind(config, splits, tmp_path, capsys):
         assert values["top1_interval"][0] <= values["top1"] <= values["top1_interval"][1]
     _, record = final_state(config, splits, tmp_path)
     assert record["data"]["class_names"] == list("0123456789")
-    assert record["data"]["the train split"] == splits.train.fingerprint
+    assert record["data"]["train_split"] == splits.train.fingerprint
     assert record["position"] == 20 * 24
 
 
@@ -277,6 +277,13 @@ def test_a_workdir_in_use_is_refused(config, splits, tmp_path):
     with only_one_run(tmp_path), pytest.raises(TemporaryError, match="in use by another run"):
         fit(config, tmp_path, splits=splits)
     fit(config, tmp_path, splits=splits)
+
+
+def test_damaged_results_are_made_again(config, splits, tmp_path, capsys):
+    results = fit(config, tmp_path, splits=splits)
+    (tmp_path / "results.json").write_text('{"step": 2')
+    assert fit(config, tmp_path, splits=splits)["metrics"] == results["metrics"]
+    assert "results.json is damaged" in capsys.readouterr().err
 
 
 def test_metrics_cut_short_by_a_kill_are_read(tmp_path):

@@ -39,6 +39,7 @@ def fit(
     *,
     splits: Splits | None = None,
     devices: Sequence[meshes.Device] | None = None,
+    origin: str = "",
 ) -> dict[str, Any]:
     """Trains as a configuration says, or goes on where this workdir's run stopped.
 
@@ -47,6 +48,7 @@ def fit(
       workdir: of this run and no other.
       splits: data in memory, instead of what `config.data.name` names.
       devices: to train on; all there are by default.
+      origin: where the configuration came from, to say in the header.
 
     Returns:
       The contents of `results.json`.
@@ -63,7 +65,7 @@ def fit(
         print_results(results, workdir)
         return results
     with only_one_run(workdir), watch_signals() as stop:
-        run = Run(setup, workdir, stop)
+        run = Run(setup, workdir, stop, origin)
         with contextlib.closing(run):
             return run.finish(run.train(run.restore_or_create()))
 
@@ -73,7 +75,11 @@ def finished_results(setup: Setup, workdir: Path) -> dict[str, Any] | None:
     path = workdir / "results.json"
     if not path.exists():
         return None
-    results = json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text())
+    except ValueError:
+        warn(f"{path} is damaged; making it again")
+        return None
     same = not changed_keys(results["config"], plain(setup.config))
     return results if same and results["step"] == setup.plan.total_steps else None
 
@@ -105,8 +111,8 @@ def only_one_run(workdir: Path) -> Iterator[None]:
 class Run:
     """One run: made by `fit`, used once."""
 
-    def __init__(self, setup: Setup, workdir: Path, stop: StopRequest):
-        self._setup, self._workdir, self._stop = setup, workdir, stop
+    def __init__(self, setup: Setup, workdir: Path, stop: StopRequest, origin: str):
+        self._setup, self._workdir, self._stop, self._origin = setup, workdir, stop, origin
         self._progress = Progress()
         self._checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -131,7 +137,7 @@ class Run:
             self._check_same_run(int(state.step), record)
             self._progress = Progress(record["progress"])
         self._reporter.open(int(state.step))
-        self._reporter.header(self._setup.describe())
+        self._reporter.header(self._origin, self._setup.describe())
         write_json(self._workdir / "config.json", plain(self._setup.config))
         return state
 
@@ -143,7 +149,8 @@ class Run:
             for key in changed_keys(old, new)
         ]
         data = describe_data(self._setup.splits)
-        changes += [f"{name} changed" for name in data if record["data"].get(name) != data[name]]
+        changed = [name for name in data if record["data"].get(name) != data[name]]
+        changes += [f"the {name.replace('_', ' ')} changed" for name in changed]
         if changes and not self._setup.config.checkpoint.allow_changes:
             raise ConfigError(
                 f"--workdir={self._workdir} holds another experiment, at step {step}: "

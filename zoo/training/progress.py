@@ -73,6 +73,6 @@ class Stopwatch:
 
     def lap(self) -> float:
         """Returns steps per second since the last lap; the clock must be stopped."""
-        rate = self._steps / self._seconds if self._seconds else math.nan
+        rate = self._steps / self._seconds if self._steps else math.nan
         self._seconds, self._steps = 0.0, 0
         return rate

@@ -119,9 +119,12 @@ class Reporter:
         if step:
             self.say(f"going on after step {step} of {self._total_steps}")
 
-    def header(self, sections: dict[str, dict[str, Any]]) -> None:
-        """Prints what this run is, a line a section."""
+    def header(self, origin: str, sections: dict[str, dict[str, Any]]) -> None:
+        """Prints where this run comes from and what it is, a line a section."""
         width = max(map(len, sections))
+        if origin:
+            self.say(f"{'recipe':<{width}}  {origin}")
+        self.say(f"{'workdir':<{width}}  {self._workdir}")
         for title, items in sections.items():
             text = "  ".join(f"{name}={value}" for name, value in items.items())
             self.say(f"{title:<{width}}  {text}")
@@ -152,8 +155,11 @@ class Reporter:
         for name, value in values.items():
             if isinstance(value, float):
                 self._events.add_scalar(name, value, step)
-        if self._progress is not None:
-            self._progress.update(self._bar, status=text)
+        if self._progress is not None and "train/loss" in values:
+            status = f"loss {values['train/loss']:.3f}  top1 {values['train/top1']:.1%}"
+            if "perf/images_per_sec" in values:
+                status += f"  {values['perf/images_per_sec']:,.0f} images/s"
+            self._progress.update(self._bar, status=status)
         self.say(f"step {step:>{len(str(self._total_steps))}}/{self._total_steps}  {text}")
 
     def finish(self, results: dict[str, Any]) -> None:

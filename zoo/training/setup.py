@@ -69,10 +69,8 @@ class Setup:
 def describe_data(splits: Splits) -> dict[str, Any]:
     """Returns what a checkpoint remembers of the data: classes and fingerprints."""
     named = zip(Splits._fields, splits, strict=True)
-    return {
-        "class_names": list(splits.train.class_names),
-        **{f"the {role} split": s.fingerprint for role, s in named if s is not None},
-    }
+    prints = {f"{role}_split": source.fingerprint for role, source in named if source is not None}
+    return {"class_names": list(splits.train.class_names), **prints}
 
 
 def open_data(config: Config) -> Splits:
@@ -112,25 +110,13 @@ def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | Non
         published_shape=entry.image_shape,
         num_devices=mesh.size,
     )
+    schedule, optimizer = _schedule_and_optimizer(config, plan)
     try:
         model = create_model(
             config.model.name,
             num_classes=plan.num_classes,
             dtype=jnp.dtype(config.model.dtype),
             arguments=config.model.arguments.to_dict(),
-        )
-        schedule = make_schedule(
-            config.optimizer.schedule,
-            learning_rate=config.optimizer.learning_rate,
-            total_steps=plan.total_steps,
-            warmup_steps=plan.warmup_steps,
-        )
-        optimizer = make_optimizer(
-            config.optimizer.name,
-            schedule,
-            arguments=config.optimizer.arguments.to_dict(),
-            weight_decay=config.optimizer.weight_decay,
-            clip_norm=config.optimizer.clip_norm,
         )
 
         def init() -> TrainState:
@@ -153,6 +139,7 @@ def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | Non
     )
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     train_step = make_train_step(model, optimizer, prepare, metrics_of, ema_decay=config.ema_decay)
+    eval_step = make_eval_step(model, prepare, classification.metrics)
     return Setup(
         config=config,
         plan=plan,
@@ -169,15 +156,30 @@ def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | Non
             out_shardings=everywhere,
             donate_argnums=0,
         ),
-        eval_step=jax.jit(
-            make_eval_step(model, prepare, classification.metrics),
-            in_shardings=(everywhere, rows),
-            out_shardings=everywhere,
-        ),
+        eval_step=jax.jit(eval_step, in_shardings=(everywhere, rows), out_shardings=everywhere),
         state_like=jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere), shapes
         ),
     )
+
+
+def _schedule_and_optimizer(
+    config: Config, plan: Plan
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    schedule = make_schedule(
+        config.optimizer.schedule,
+        learning_rate=config.optimizer.learning_rate,
+        total_steps=plan.total_steps,
+        warmup_steps=plan.warmup_steps,
+    )
+    optimizer = make_optimizer(
+        config.optimizer.name,
+        schedule,
+        arguments=config.optimizer.arguments.to_dict(),
+        weight_decay=config.optimizer.weight_decay,
+        clip_norm=config.optimizer.clip_norm,
+    )
+    return schedule, optimizer
 
 
 def _examples(config: Config, plan: Plan, splits: Splits) -> dict[str, Examples]:
