@@ -83,7 +83,7 @@ def test_aliases_name_models_and_nothing_twice():
         (lambda: zoo.create_model("lenet_5"), "unknown model 'lenet_5'. Did you mean 'lenet5'"),
         (lambda: zoo.create_model("lenet5", num_classes=0), "num_classes must be at least 1"),
         (
-            lambda: zoo.create_model("lenet5", arguments={"num_clases": 3}),
+            lambda: zoo.create_model("lenet5", num_clases=3),
             "no field 'num_clases'. Did you mean 'num_classes'?",
         ),
         (lambda: variables_of("lenet5_1998", num_classes=26), "use lenet5 for any number"),

@@ -4,28 +4,51 @@ from collections.abc import Mapping
 import fnmatch
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-import jax.numpy as jnp
-
 from zoo.errors import suggest
-from zoo.models import lenet
+from zoo.layers import Classifier
+from zoo.models import lenet, resnet
 
 
 class Entry(NamedTuple):
     """What a registered name stands for."""
 
-    module: type[nn.Module]
-    arguments: Mapping[str, Any]
+    module: type[Classifier]
+    fields: Mapping[str, Any]
     image_shape: tuple[int, int, int]  # [H, W, C] the model was published for
-    aliases: tuple[str, ...] = ()
+
+
+def _rows(
+    module: type[Classifier],
+    variants: Mapping[str, Mapping[str, Any]],
+    image_size: int | Mapping[str, int] = 224,
+    channels: int = 3,
+) -> dict[str, Entry]:
+    """Returns a family's part of the table; image sizes may go by name."""
+    table = {}
+    for name, fields in variants.items():
+        size = image_size if isinstance(image_size, int) else image_size[name]
+        table[name] = Entry(module, fields, (size, size, channels))
+    return table
 
 
 MODELS: dict[str, Entry] = {
-    "lenet5": Entry(lenet.LeNet5, {}, (32, 32, 1), aliases=("lenet",)),
-    "lenet5_1998": Entry(lenet.LeNet5Paper, {}, (32, 32, 1)),
+    **_rows(lenet.LeNet5, {"lenet5": {}}, 32, 1),
+    **_rows(lenet.LeNet5Paper, {"lenet5_1998": {}}, 32, 1),
+    **_rows(resnet.ResNet, resnet.VARIANTS),
+    **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
+    **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
 }
 
-ALIASES = {alias: name for name, entry in MODELS.items() for alias in entry.aliases}
+# What others call them: timm, torchvision, Keras, and people.
+ALIASES: dict[str, str] = {
+    "lenet": "lenet5",
+    "ResNet50": "resnet50_v1",
+    "ResNet101": "resnet101_v1",
+    "ResNet152": "resnet152_v1",
+    "ResNet50V2": "resnet50_v2",
+    "ResNet101V2": "resnet101_v2",
+    "ResNet152V2": "resnet152_v2",
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -51,23 +74,18 @@ def find_model(name: str) -> Entry:
     return entry
 
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int | None = 10,
-    dtype: jnp.dtype | None = None,
-    param_dtype: jnp.dtype = jnp.float32,
-    arguments: Mapping[str, Any] | None = None,
-) -> nn.Module:
+def create_model(name: str, **fields: Any) -> Classifier:
     """Returns a linen module: pure `init` and `apply`, no weights inside.
 
     Args:
       name: a registered name or alias, see `list_models`.
-      num_classes: size of the head; None for no head, the model then returns features.
-      dtype: what to compute in, e.g. `jnp.bfloat16`; None follows the input. Logits are
-        float32 whatever this is.
-      param_dtype: what to store parameters in.
-      arguments: further fields of the model's class, by name.
+      **fields: of the model's class, where they are documented; those of all classes are
+        num_classes (size of the head; None for no head, the model then returns features;
+          as published if not given),
+        dtype (what to compute in, e.g. `jnp.bfloat16`; None follows the input; logits and
+          BatchNorm's statistics are float32 at least, whatever this is),
+        param_dtype (what to store parameters in);
+        most have dropout_rate, drop_path_rate and remat.
 
     Raises:
       ValueError: for an unknown name, field or an impossible number of classes.
@@ -83,13 +101,13 @@ def create_model(
       ['logits', 'pre_logits', 'stride2', 'stride4']
     """
     entry = find_model(name)
+    allowed = [f for f in entry.module.__dataclass_fields__ if f not in ("parent", "name")]
+    for field in fields:
+        if field not in allowed:
+            raise ValueError(
+                f"model {name!r} has no field {field!r}.{suggest(field, allowed)} It has {allowed}."
+            )
+    num_classes = fields.get("num_classes")
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, or None for no head; got {num_classes}")
-    fields = [f for f in entry.module.__dataclass_fields__ if f not in ("parent", "name")]
-    for field in arguments or {}:
-        if field not in fields:
-            raise ValueError(
-                f"model {name!r} has no field {field!r}.{suggest(field, fields)} It has {fields}."
-            )
-    common = {"num_classes": num_classes, "dtype": dtype, "param_dtype": param_dtype}
-    return entry.module(**{**entry.arguments, **common, **(arguments or {})})
+    return entry.module(**{**entry.fields, **fields})

@@ -144,14 +144,12 @@ class LeNet5(Classifier):
     """
 
     num_classes: int | None = 10
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         del train  # nothing here behaves differently in training
         check_image(images)
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kinds = self.kinds
         out = {}
         x = nn.Conv(6, (5, 5), padding="VALID", name="c1", **kinds)(images)
         x = nn.avg_pool(jnp.tanh(x), (2, 2), (2, 2))
@@ -164,8 +162,7 @@ class LeNet5(Classifier):
         x = jnp.tanh(nn.Dense(84, name="f6", **kinds)(x))
         out["pre_logits"] = x  # [B, 84]
         if self.num_classes is not None:
-            x = nn.Dense(self.num_classes, name="head", **kinds)(x)
-            out["logits"] = x.astype(jnp.float32)
+            out["logits"] = self.classify(x)
         return out
 
 
@@ -177,8 +174,6 @@ class LeNet5Paper(Classifier):
     """
 
     num_classes: int | None = 10
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
@@ -189,7 +184,7 @@ class LeNet5Paper(Classifier):
                 f"lenet5_1998 has character codes for 10 digits, got num_classes="
                 f"{self.num_classes}; use lenet5 for any number of classes"
             )
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kinds = self.kinds
 
         def init(fan_in: int):
             return {"kernel_init": fan_in_uniform(fan_in), **kinds}
@@ -206,6 +201,7 @@ class LeNet5Paper(Classifier):
         x = nn.Dense(84, name="f6", **init(120))(x)
         out["pre_logits"] = x = scaled_tanh(x)  # [B, 84]
         if self.num_classes is not None:
-            distance = x.astype(jnp.float32)[:, None, :] - character_codes()
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            distance = x[:, None, :] - character_codes()
             out["logits"] = -jnp.sum(jnp.square(distance), axis=-1)  # equation 7
         return out

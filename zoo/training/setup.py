@@ -116,7 +116,7 @@ def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | Non
             config.model.name,
             num_classes=plan.num_classes,
             dtype=jnp.dtype(config.model.dtype),
-            arguments=config.model.arguments.to_dict(),
+            **config.model.arguments.to_dict(),
         )
 
         def init() -> TrainState:

@@ -1,0 +1,96 @@
+"""One of our models against one oracle: logits and every endpoint it has."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from tests.parity import oracles
+import zoo
+from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.layouts import import_arrays
+
+LIMITS = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of the oracle's
+
+
+class Case(NamedTuple):
+    """What to compare.
+
+    Attributes:
+      name: our model.
+      framework: whose implementation is the oracle.
+      image_size: small where the network allows.
+      endpoints: ours by name, and the layer of theirs that gives the same.
+      precisions: float32 for all; float64 for one variant of each structure.
+      fields: of our model, besides the layout's.
+      arguments: of the oracle's constructor.
+    """
+
+    name: str
+    framework: str
+    image_size: int
+    endpoints: Mapping[str, str]
+    precisions: tuple[str, ...] = ("float32",)
+    fields: Mapping[str, Any] = {}
+    arguments: Mapping[str, Any] = {}
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.framework}"
+
+
+def make_oracle(case: Case) -> Any:
+    """Returns the other implementation, with random weights."""
+    layout = LAYOUTS[case.name][case.framework]
+    if case.framework == "keras":
+        return oracles.keras(layout.published, case.image_size, **case.arguments)
+    return getattr(oracles, case.framework)(layout.published, **case.arguments)
+
+
+def compare(case: Case, record: Any) -> None:
+    """Fails unless all outputs agree; records the largest error for the table."""
+    layout = LAYOUTS[case.name][case.framework]
+    model = zoo.create_model(case.name, **layout.fields, **case.fields)
+    shape = (case.image_size, case.image_size, 3)
+    images = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    with warnings.catch_warnings(action="ignore"):  # the oracle's are not ours
+        oracle = make_oracle(case)
+    variables = import_arrays(oracle.arrays, model, layout, case.framework, shape)
+    counted = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    for precision in case.precisions:
+        with jax.enable_x64(precision == "float64"):
+            with warnings.catch_warnings(action="ignore"):
+                if precision == "float64":
+                    oracle.double()
+                theirs = oracle(images.astype(precision), list(case.endpoints.values()))
+            ours = run(model, variables, images, precision)
+        errors = {"logits": relative_error(ours["logits"], theirs["logits"])}
+        for mine, layer in case.endpoints.items():
+            errors[mine] = relative_error(ours[mine], theirs[layer])
+        worst = max(errors.values())
+        record("parity", [case.name, case.framework, counted, precision, worst])
+        assert worst <= LIMITS[precision], errors
+
+
+def run(model: Any, variables: Any, images: np.ndarray, precision: str) -> dict[str, np.ndarray]:
+    """Returns all endpoints of our model, computed in a precision."""
+
+    @jax.jit
+    def endpoints(variables: Any, images: Any) -> Any:
+        return model.apply(variables, images, train=False, method="endpoints")
+
+    cast = jax.tree.map(lambda x: np.asarray(x, precision), variables)
+    return jax.device_get(endpoints(cast, images.astype(precision)))
+
+
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Returns max |ours - theirs| / max |theirs|; infinite if shapes differ."""
+    if ours.ndim == 2 and theirs.shape[1:3] == (1, 1):
+        theirs = theirs[:, 0, 0]  # pooled, and not yet flattened
+    if ours.shape != theirs.shape:
+        pytest.fail(f"shapes differ: {ours.shape} and {theirs.shape}")
+    largest = np.abs(theirs).max()
+    assert np.isfinite(largest) and largest > 0
+    return float(np.abs(ours - theirs).max() / largest)

@@ -1,0 +1,8 @@
+"""Every layout there is, by our name of the model and by framework."""
+
+from zoo.weights import resnet
+from zoo.weights.layouts import Layout
+
+LAYOUTS: dict[str, dict[str, Layout]] = {
+    **resnet.LAYOUTS,
+}

@@ -1,0 +1,199 @@
+"""How frameworks name and store arrays, and how to read them into a model's variables."""
+
+from collections.abc import Callable, Mapping, Sequence
+import re
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Rules = Sequence[tuple[str, str | Callable[..., str]]]
+
+
+class Layout(NamedTuple):
+    """How one framework writes the weights of one of our models.
+
+    Attributes:
+      published: the framework's own name of the network.
+      rules: given the model, its (pattern, name) pairs, see `rename`.
+      fields: of our model, where the framework's network differs from our default.
+      unused: patterns of array names that are not weights, such as counters.
+    """
+
+    published: str
+    rules: Callable[[Any], Rules]
+    fields: Mapping[str, Any] = {}
+    unused: tuple[str, ...] = ()
+
+
+def rename(path: str, rules: Rules) -> str:
+    r"""Returns a framework's name of our module.
+
+    The first pattern that matches the whole path decides. What it maps to is a template
+    (`\1` is the first group) or a function of the groups, those of digits as integers.
+
+    Raises:
+      KeyError: if no pattern matches.
+
+    Example:
+      >>> rules = [
+      ...     (r"head", "fc"),
+      ...     (r"stage(\d)_block(\d+)/(conv\d)", lambda s, b, c: f"layer{s}.{b - 1}.{c}"),
+      ... ]
+      >>> rename("stage1_block3/conv2", rules)
+      'layer1.2.conv2'
+    """
+    for pattern, name in rules:
+        match = re.fullmatch(pattern, path)
+        if match and isinstance(name, str):
+            return match.expand(name)
+        if match and callable(name):
+            return name(*(int(g) if g and g.isdigit() else g for g in match.groups()))
+    raise KeyError(f"no rule names our module {path!r}")
+
+
+def torch_name(module: str, leaf: str, normalises: bool) -> str:
+    """Returns `module.weight` and the like; torch calls scales and kernels alike."""
+    del normalises
+    leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    return f"{module}.{leaves.get(leaf, leaf)}"
+
+
+def keras_name(module: str, leaf: str, normalises: bool) -> str:
+    """Returns `layer/kernel` and the like.
+
+    A rule may name a layer with several kernels as `layer:depthwise`.
+    """
+    layer, _, part = module.partition(":")
+    leaves = {"scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
+    if normalises:
+        leaves["bias"] = "beta"
+    if part:
+        leaves["kernel"] = f"{part}_kernel"
+    return f"{layer}/{leaves.get(leaf, leaf)}"
+
+
+def onnx_name(module: str, leaf: str, normalises: bool) -> str:
+    """Returns `module_w_0` or `module_b_0`, as Caffe2's exporter wrote them."""
+    del normalises
+    return f"{module}_{'w' if leaf == 'kernel' else 'b'}_0"
+
+
+def from_torch(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of torch (or ONNX) in our order of axes.
+
+    Kernels are OIHW there and HWIO here, dense ones [O, I] and [I, O]. A dense kernel
+    behind flattened maps [C, H, W] becomes the convolution [H, W, C, O] that it is.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    if len(shape) == 1:
+        theirs, axes = shape, (0,)
+    elif len(shape) == 2:
+        theirs, axes = shape[::-1], (1, 0)
+    else:
+        theirs, axes = tuple(shape[i] for i in (3, 2, 0, 1)), (2, 3, 1, 0)
+    if array.shape[0] != theirs[0] or array.size != int(np.prod(theirs)):
+        raise ValueError(f"shape {list(array.shape)}, expected {list(theirs)}")
+    return array.reshape(theirs).transpose(axes)
+
+
+def from_keras(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of Keras, whose order of axes is ours.
+
+    Depthwise kernels are [H, W, C, M] there and [H, W, 1, C M] here; a dense kernel behind
+    flattened maps becomes the convolution that it is.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    if array.size != int(np.prod(shape)):
+        raise ValueError(f"shape {list(array.shape)}, expected {list(shape)}")
+    return array.reshape(shape)
+
+
+class Framework(NamedTuple):
+    """A framework's habits: the name of an array, and the order of its axes."""
+
+    name: Callable[[str, str, bool], str]
+    array: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+FRAMEWORKS = {
+    "torchvision": Framework(torch_name, from_torch),
+    "timm": Framework(torch_name, from_torch),
+    "onnx": Framework(onnx_name, from_torch),
+    "keras": Framework(keras_name, from_keras),
+}
+
+
+def array_names(variables: Any, rules: Rules, framework: str) -> dict[tuple[str, ...], str]:
+    """Returns the framework's name of each of our arrays, by its path in the tree.
+
+    Args:
+      variables: a model's, or their shapes.
+      rules: of the model's `Layout`.
+      framework: one of `FRAMEWORKS`.
+
+    Raises:
+      KeyError: if a module has no rule.
+      ValueError: if two of our arrays would be the same one of theirs.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    normalising = {path[1:-1] for path in flat if path[0] == "batch_stats"}
+    name = FRAMEWORKS[framework].name
+    names = {
+        path: name(rename("/".join(path[1:-1]), rules), path[-1], path[1:-1] in normalising)
+        for path in flat
+    }
+    if len(set(names.values())) != len(names):
+        seen: set[str] = set()
+        twice = sorted({n for n in names.values() if n in seen or seen.add(n)})
+        raise ValueError(f"several of our arrays are called {twice[:5]} in {framework}")
+    return names
+
+
+def import_arrays(
+    arrays: Mapping[str, np.ndarray],
+    model: nn.Module,
+    layout: Layout,
+    framework: str,
+    image_shape: tuple[int, int, int],
+) -> Any:
+    """Returns the model's variables, filled with a framework's arrays.
+
+    Args:
+      arrays: by their names there.
+      model: of ours, with the layout's fields.
+      layout: of this model in that framework.
+      framework: one of `FRAMEWORKS`.
+      image_shape: [H, W, C] to trace the model with.
+
+    Raises:
+      ValueError: unless every array of theirs is used once and every one of ours filled
+        once, with the same shape; names those that are not.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    names = array_names(like, layout.rules(model), framework)
+    missing = sorted(set(names.values()) - set(arrays))
+    extra = sorted(
+        name
+        for name in set(arrays) - set(names.values())
+        if not any(re.fullmatch(pattern, name) for pattern in layout.unused)
+    )
+    if missing or extra:
+        raise ValueError(
+            f"{len(missing)} arrays are missing {missing[:5]}, {len(extra)} unknown {extra[:5]}"
+        )
+    filled = {}
+    for path, leaf in traverse_util.flatten_dict(like).items():
+        try:
+            filled[path] = FRAMEWORKS[framework].array(arrays[names[path]], leaf.shape)
+        except ValueError as error:
+            raise ValueError(f"array {names[path]!r} has {error}") from None
+    return traverse_util.unflatten_dict(filled)
