@@ -50,6 +50,8 @@ def get_config() -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.label_smoothing = 0.0  # part of the target spread over all classes
+    config.loss.l1 = 0.0  # times the sum of all kernels' absolute values, added to the loss
+    config.loss.l2 = 0.0  # times the sum of their squares, likewise
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # any of optax that takes a learning rate

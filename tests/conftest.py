@@ -56,3 +56,19 @@ def devices() -> list[jax.Device]:
     """The eight simulated devices."""
     assert jax.device_count() == 8
     return jax.devices()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the README's model table after the parity tests."""
+    results = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "parity"
+    ]
+    if results:
+        from tests.parity.table import model_table
+
+        terminalreporter.section("parity with other implementations")
+        for line in model_table(results):
+            terminalreporter.write_line(line)

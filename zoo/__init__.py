@@ -7,13 +7,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zoo.description import describe
     from zoo.registry import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["__version__", "create_model", "describe", "list_models"]
 
-_HOMES = {"create_model": "zoo.registry", "list_models": "zoo.registry"}
+_HOMES = {
+    "create_model": "zoo.registry",
+    "describe": "zoo.description",
+    "list_models": "zoo.registry",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -194,7 +194,7 @@ def max_pool(
     """
     pads = explicit_padding(padding, (window, window))
     if ceil_mode:
-        pads = tuple(
+        pads: Any = tuple(
             (low, high + ceil_padding(size + low + high, window, strides, size + low))
             for size, (low, high) in zip(x.shape[1:3], explicit_pairs(pads), strict=True)
         )

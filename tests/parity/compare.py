@@ -11,7 +11,7 @@ import pytest
 from tests.parity import oracles
 import zoo
 from zoo.weights.catalogue import LAYOUTS
-from zoo.weights.layouts import import_arrays
+from zoo.weights.layouts import Layout, import_arrays
 
 LIMITS = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of the oracle's
 
@@ -49,14 +49,18 @@ def make_oracle(case: Case) -> Any:
     return getattr(oracles, case.framework)(layout.published, **case.arguments)
 
 
-def compare(case: Case, record: Any) -> None:
-    """Fails unless all outputs agree; records the largest error for the table."""
-    layout = LAYOUTS[case.name][case.framework]
+def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | None = None) -> None:
+    """Fails unless all outputs agree; records the largest error for the table.
+
+    An oracle that no framework offers by name, but that was put together from its pieces,
+    is given with its layout.
+    """
+    layout = layout or LAYOUTS[case.name][case.framework]
     model = zoo.create_model(case.name, **layout.fields, **case.fields)
     shape = (case.image_size, case.image_size, 3)
     images = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     with warnings.catch_warnings(action="ignore"):  # the oracle's are not ours
-        oracle = make_oracle(case)
+        oracle = oracle or make_oracle(case)
     variables = import_arrays(oracle.arrays, model, layout, case.framework, shape)
     counted = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     for precision in case.precisions:

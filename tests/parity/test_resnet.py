@@ -3,6 +3,9 @@
 import pytest
 
 from tests.parity.compare import Case, compare
+from tests.parity.oracles import TorchOracle, import_torchvision
+from zoo.weights.layouts import Layout
+from zoo.weights.resnet import COUNTERS, torch_rules
 
 BOTH = ("float32", "float64")
 
@@ -48,3 +51,56 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parity(case, record_property):
     compare(case, record_property)
+
+
+CIFAR = {"stride1": "layer1", "stride2": "layer2", "stride4": "layer3", "pre_logits": "avgpool"}
+
+
+def small_resnet(depth: int) -> TorchOracle:
+    """Section 4.2's network, which torchvision lacks, of torchvision's blocks."""
+    torchvision = import_torchvision()
+    import torch
+    from torch import nn
+
+    class OptionA(nn.Module):
+        def __init__(self, missing: int):
+            super().__init__()
+            self.missing = missing
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sides = (0, 0, 0, 0, self.missing // 2, self.missing // 2)
+            return nn.functional.pad(nn.functional.avg_pool2d(x, 1, 2), sides)
+
+    def stage(before: int, features: int) -> nn.Sequential:
+        block = torchvision.models.resnet.BasicBlock
+        first = (
+            block(before, features, 2, OptionA(features - before))
+            if before != features
+            else block(features, features)
+        )
+        return nn.Sequential(first, *(block(features, features) for _ in range(depth // 6 - 1)))
+
+    parts = {
+        "conv1": nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(16),
+        "relu": nn.ReLU(),
+        "layer1": stage(16, 16),
+        "layer2": stage(16, 32),
+        "layer3": stage(32, 64),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(64, 10),
+    }
+    module = nn.Sequential()
+    for name, part in parts.items():
+        module.add_module(name, part)
+    return TorchOracle(module)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_parity_of_the_small_ones(depth, record_property):
+    precisions = BOTH if depth == 20 else ("float32",)
+    case = Case(f"resnet{depth}", "torchvision", 32, CIFAR, precisions)
+    layout = Layout(case.name, torch_rules, unused=COUNTERS)
+    compare(case, record_property, oracle=small_resnet(depth), layout=layout)

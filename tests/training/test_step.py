@@ -45,12 +45,12 @@ def batches(splits, count, size=16, mask=None):
 
 
 @functools.cache
-def compiled(num_devices: int, ema_decay: float = 0.0, learning_rate: float = 0.1):
+def compiled(num_devices: int, ema_decay: float = 0.0, learning_rate: float = 0.1, **penalties):
     mesh = make_mesh(jax.devices()[:num_devices])
     everywhere, rows = replicated(mesh), batch_sharding(mesh)
     optimizer = optax.sgd(learning_rate, momentum=0.9)
     step = make_train_step(
-        TinyNet(), optimizer, PREPARE, classification.metrics, ema_decay=ema_decay
+        TinyNet(), optimizer, PREPARE, classification.metrics, ema_decay=ema_decay, **penalties
     )
     shardings = {"in_shardings": (everywhere, rows, everywhere), "out_shardings": everywhere}
 
@@ -156,6 +156,18 @@ def test_gradient_is_that_of_the_mean_loss_of_what_is_not_masked(splits):
     expected = jax.tree.map(lambda p, g: p - g, before, gradient)
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_l1_and_l2_pull_kernels_and_nothing_else(splits):
+    init, _ = compiled(1)
+    before = jax.device_get(init().params)
+    free, _ = train(splits, count=1)
+    pulled, _ = train(splits, count=1, l1=0.01, l2=0.1)
+    for module in before:
+        for leaf, was in before[module].items():
+            pull = -0.1 * (0.01 * np.sign(was) + 2 * 0.1 * was) if leaf == "kernel" else 0 * was
+            change = pulled.params[module][leaf] - free.params[module][leaf]
+            np.testing.assert_allclose(change, pull, atol=1e-6)
 
 
 def test_totals_are_the_same_bits_after_an_interruption():

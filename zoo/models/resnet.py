@@ -121,9 +121,9 @@ class PreActivation(nn.Module):
         features = 4 * self.features
         y = nn.relu(self.norm(name="preact_bn")(x))
         if x.shape[-1] != features:
-            shortcut = self.conv(
-                features, 1, self.strides, use_bias=True, name="downsample_conv"
-            )(y)
+            shortcut = self.conv(features, 1, self.strides, use_bias=True, name="downsample_conv")(
+                y
+            )
         else:
             shortcut = x[:, :: self.strides, :: self.strides]
         y = self.conv(self.features, 1, name="conv1")(y)
@@ -225,7 +225,13 @@ class ResNetV2(Classifier):
         return out | self.pool_and_classify(x, self.dropout_rate, train)
 
 
-SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+SIZES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 _V1 = {
     "block": functools.partial(Bottleneck, strides_on="conv1"),

@@ -169,6 +169,8 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.prefetch": _NOT_NEGATIVE,
     "augment.shift": _NOT_NEGATIVE,
     "loss.label_smoothing": _FRACTION,
+    "loss.l1": _NOT_NEGATIVE,
+    "loss.l2": _NOT_NEGATIVE,
     "optimizer.learning_rate": (lambda v: v > 0 and math.isfinite(v), "greater than 0"),
     "optimizer.schedule": _one_of(SCHEDULES),
     "optimizer.weight_decay": _NOT_NEGATIVE,

@@ -138,7 +138,15 @@ def build(config: Config, splits: Splits, devices: Sequence[meshes.Device] | Non
         classification.metrics, label_smoothing=config.loss.label_smoothing
     )
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    train_step = make_train_step(model, optimizer, prepare, metrics_of, ema_decay=config.ema_decay)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        prepare,
+        metrics_of,
+        ema_decay=config.ema_decay,
+        l1=config.loss.l1,
+        l2=config.loss.l2,
+    )
     eval_step = make_eval_step(model, prepare, classification.metrics)
     return Setup(
         config=config,

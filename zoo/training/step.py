@@ -10,9 +10,22 @@ import optax
 
 from zoo.data.loader import Batch
 from zoo.tasks.classification import Metrics
+from zoo.training.optimizer import is_kernel
 from zoo.training.state import TrainState
 
 LossAndMetrics = Callable[[jax.Array, jax.Array, jax.Array], Metrics]  # logits, labels, mask
+
+
+def weight_penalty(params: Any, *, l1: float, l2: float) -> jax.Array:
+    """Returns l1 sum |w| + l2 sum w^2 over all kernels, as Keras counts them; float32 []."""
+    kernels = [
+        p
+        for p, counts in zip(
+            jax.tree.leaves(params), jax.tree.leaves(is_kernel(params)), strict=True
+        )
+        if counts
+    ]
+    return sum((l1 * jnp.abs(w).sum() + l2 * jnp.square(w).sum() for w in kernels), jnp.zeros(()))
 
 
 def make_train_step(
@@ -22,6 +35,8 @@ def make_train_step(
     metrics_of: LossAndMetrics,
     *,
     ema_decay: float = 0.0,
+    l1: float = 0.0,
+    l2: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Returns the pure function `(state, batch, key) -> (state, metrics)`.
 
@@ -35,6 +50,8 @@ def make_train_step(
       prepare: makes the network's input of a batch and a key.
       metrics_of: masked sums and counts of logits, labels, mask; has "loss".
       ema_decay: of the averaged weights; 0 keeps none.
+      l1: added to the loss for each kernel's absolute values; logged as "penalty".
+      l2: likewise, for their squares.
     """
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -49,7 +66,12 @@ def make_train_step(
             )
             metrics = metrics_of(logits, batch["label"], batch["mask"])
             total, count = metrics["loss"]
-            return total / jnp.maximum(count, 1), (updated.get("batch_stats", {}), metrics)
+            loss = total / jnp.maximum(count, 1)
+            if l1 or l2:
+                penalty = weight_penalty(params, l1=l1, l2=l2)
+                metrics["penalty"] = (penalty, jnp.ones(()))
+                loss += penalty
+            return loss, (updated.get("batch_stats", {}), metrics)
 
         gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)

@@ -116,6 +116,23 @@ def from_keras(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return array.reshape(shape)
 
 
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a first kernel [H, W, C, O] for images with another number of channels.
+
+    For one channel the kernel is summed: gray images then give what they gave as equal
+    RGB. For others it is repeated and scaled by C / channels, so that sums keep their size.
+
+    Example:
+      >>> rgb = np.ones((3, 3, 3, 8))
+      >>> adapt_channels(rgb, 1)[0, 0, :, 0], adapt_channels(rgb, 4)[0, 0, :, 0]
+      (array([3.]), array([0.75, 0.75, 0.75, 0.75]))
+    """
+    given = kernel.shape[2]
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % given] * (given / channels)
+
+
 class Framework(NamedTuple):
     """A framework's habits: the name of an array, and the order of its axes."""
 
@@ -143,7 +160,7 @@ def array_names(variables: Any, rules: Rules, framework: str) -> dict[tuple[str,
       KeyError: if a module has no rule.
       ValueError: if two of our arrays would be the same one of theirs.
     """
-    flat = traverse_util.flatten_dict(variables)
+    flat = _flat(variables)
     normalising = {path[1:-1] for path in flat if path[0] == "batch_stats"}
     name = FRAMEWORKS[framework].name
     names = {
@@ -167,18 +184,23 @@ def import_arrays(
     """Returns the model's variables, filled with a framework's arrays.
 
     Args:
-      arrays: by their names there.
+      arrays: by their names there; of a network for images with three channels.
       model: of ours, with the layout's fields.
       layout: of this model in that framework.
       framework: one of `FRAMEWORKS`.
-      image_shape: [H, W, C] to trace the model with.
+      image_shape: [H, W, C] to trace the model with; for other than three channels the
+        first kernel is adapted, see `adapt_channels`.
 
     Raises:
       ValueError: unless every array of theirs is used once and every one of ours filled
         once, with the same shape; names those that are not.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+    def shapes(channels: int) -> Any:
+        images = jax.ShapeDtypeStruct((1, *image_shape[:2], channels), jnp.float32)
+        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+    like = shapes(3)
     names = array_names(like, layout.rules(model), framework)
     missing = sorted(set(names.values()) - set(arrays))
     extra = sorted(
@@ -191,9 +213,18 @@ def import_arrays(
             f"{len(missing)} arrays are missing {missing[:5]}, {len(extra)} unknown {extra[:5]}"
         )
     filled = {}
-    for path, leaf in traverse_util.flatten_dict(like).items():
+    for path, leaf in _flat(like).items():
         try:
             filled[path] = FRAMEWORKS[framework].array(arrays[names[path]], leaf.shape)
         except ValueError as error:
             raise ValueError(f"array {names[path]!r} has {error}") from None
+    if image_shape[2] != 3:
+        for path, leaf in _flat(shapes(image_shape[2])).items():
+            if leaf.shape != filled[path].shape:
+                filled[path] = adapt_channels(filled[path], image_shape[2])
     return traverse_util.unflatten_dict(filled)
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    flat: Any = traverse_util.flatten_dict(tree)
+    return flat
