@@ -156,6 +156,7 @@ def test_two_processes_train_as_one(tmp_path):
         assert abs(len(mine) - len(yours)) <= 64
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
     processes = start_two(LONG, tmp_path)
     wait_for_step(processes[0], tmp_path / "run", 13)
