@@ -78,14 +78,27 @@ def test_description_adds_up():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "efficientnet_b0"])
-def test_making_the_weights_takes_no_more_memory_than_they_do(name):
-    model, shape = zoo.create_model(name), MODELS[name].image_shape
-    images = jnp.zeros((1, *shape))
-    init = jax.jit(lambda key: model.init(key, images, train=False))
-    memory = init.lower(jax.random.key(0)).compile().memory_analysis()
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
-    assert memory.output_size_in_bytes == pytest.approx(weights, rel=0.01)
-    assert memory.temp_size_in_bytes < weights
+def test_making_the_weights_does_not_run_the_network(name):
+    model, (size, _, channels) = zoo.create_model(name), MODELS[name].image_shape
+
+    def memory(size: int):
+        images = jnp.zeros((1, size, size, channels))
+        init = jax.jit(lambda key: model.init(key, images, train=False))
+        made = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
+        weights = sum(leaf.size * leaf.dtype.itemsize for leaf in made)
+        return weights, init.lower(jax.random.key(0)).compile().memory_analysis()
+
+    (weights, small), (_, large) = memory(size), memory(2 * size)
+    assert small.output_size_in_bytes == pytest.approx(weights, rel=0.01)
+    assert small.temp_size_in_bytes == large.temp_size_in_bytes
+    assert small.temp_size_in_bytes < 2 * weights  # random bits on their way to weights
+
+
+def test_creating_and_describing_allocate_nothing():
+    before = len(jax.live_arrays())
+    model, described = zoo.create_model("resnet152"), zoo.describe("resnet152")
+    assert (model.num_classes, described.parameters) == (1000, 60_192_808)
+    assert len(jax.live_arrays()) == before
 
 
 def test_list_prints_a_line_for_each_model(capsys):
