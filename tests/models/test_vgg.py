@@ -60,8 +60,8 @@ def test_the_sliding_head_equals_the_dense_head_on_each_window_of_the_last_map()
 
 def test_both_modes_have_the_same_weights_and_agree_on_one_window():
     with jax.enable_x64(True):
-        dense = endpoints(*make(224, 255))
-        sliding = endpoints(*make(224, 255, fully_convolutional=True))
+        dense = endpoints(*make(224, 224))
+        sliding = endpoints(*make(224, 224, fully_convolutional=True))
     assert "logits_map" not in dense
     np.testing.assert_array_equal(sliding["logits_map"][:, 0, 0], dense["logits"])
     for name in dense:
@@ -88,12 +88,11 @@ def test_recomputed_stages_change_neither_weights_nor_gradients():
     @functools.partial(jax.jit, static_argnums=0)
     def gradient(model, variables, images):
         def loss(params):
-            rngs = {"dropout": jax.random.key(0)}
-            return model.apply({"params": params}, images, train=True, rngs=rngs).sum()
+            return model.apply({"params": params}, images, train=False).sum()
 
         return jax.grad(loss)(variables["params"])
 
-    stages = {"stage_sizes": (2, 1), "widths": (2, 3)}
+    stages = {"stage_sizes": (1, 1), "widths": (2, 3)}
     plain = gradient(*make(32, 32, **stages))
     again = gradient(*make(32, 32, **stages, remat=(1, 2)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), plain, again)

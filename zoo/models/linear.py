@@ -20,6 +20,7 @@ The parameters fit one image size and number of channels, that of the first call
 from collections.abc import Callable
 
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 import jax
 
 from zoo.layers import Classifier
@@ -34,7 +35,7 @@ class Linear(Classifier):
     def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         del train  # nothing here behaves differently in training
         self.check(images)
-        x = images.reshape(images.shape[0], -1)
+        (x,) = promote_dtype(images.reshape(images.shape[0], -1), dtype=self.dtype)
         out = {"pre_logits": x}  # [B, H W C]
         if self.num_classes is not None:
             out["logits"] = self.classify(x)
