@@ -12,8 +12,20 @@ from zoo.registry import ALIASES, MODELS
 
 # Exact trainable parameters, and where the number comes from.
 PARAMETERS = {
+    "linear": 7_850,  # 28 * 28 * 10 + 10
+    "mlp": 669_706,  # 401,920 + 262,656 + 5,130, layer by layer
     "lenet5": 61_706,  # 156 + 2,416 + 48,120 + 10,164 + 850, layer by layer
     "lenet5_1998": 60_000,  # LeCun et al. 1998, section II.B: "60,000 trainable parameters"
+    "alexnet": 61_100_840,  # torchvision's documentation
+    "alexnet_2012": 60_965_224,  # ONNX's bvlc_alexnet; Krizhevsky et al. 2012: 60 million
+    "vgg11": 132_863_336,  # torchvision's documentation; the paper's table 2: 133 million
+    "vgg13": 133_047_848,  # torchvision's documentation; the paper's table 2: 133 million
+    "vgg16": 138_357_544,  # torchvision's documentation; the paper's table 2: 138 million
+    "vgg19": 143_667_240,  # torchvision's documentation; the paper's table 2: 144 million
+    "vgg11_bn": 132_868_840,  # torchvision's documentation
+    "vgg13_bn": 133_053_736,  # torchvision's documentation
+    "vgg16_bn": 138_365_992,  # torchvision's documentation
+    "vgg19_bn": 143_678_248,  # torchvision's documentation
     # torchvision's documentation, `num_params` of each.
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -85,7 +97,7 @@ def test_endpoints_are_what_their_names_say(name):
 def test_without_a_head_the_model_returns_features(name):
     out, variables = traced(name, num_classes=None)
     assert "logits" not in out and "aux_logits" not in out
-    assert "head" not in variables["params"]
+    assert "head" not in variables.get("params", {})
     whole, _ = traced(name)
     assert out["pre_logits"].shape == whole["pre_logits"].shape
 

@@ -174,14 +174,18 @@ class Conv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.strides, self.strides),
-            explicit_padding(self.padding, window),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        if self.padding == "VALID" and self.groups == 1 and window == x.shape[1:3]:
+            # One position: a dense layer, several times faster if it is computed as one.
+            x = jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
+        else:
+            x = lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.strides, self.strides),
+                explicit_padding(self.padding, window),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
         return x if bias is None else x + bias
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from zoo.errors import suggest
 from zoo.layers import Classifier
-from zoo.models import lenet, resnet
+from zoo.models import alexnet, lenet, linear, resnet, vgg
 
 
 class Entry(NamedTuple):
@@ -32,8 +32,12 @@ def _rows(
 
 
 MODELS: dict[str, Entry] = {
+    **_rows(linear.Linear, linear.VARIANTS, 28, 1),
+    **_rows(linear.MLP, linear.VARIANTS_MLP, 28, 1),
     **_rows(lenet.LeNet5, {"lenet5": {}}, 32, 1),
     **_rows(lenet.LeNet5Paper, {"lenet5_1998": {}}, 32, 1),
+    **_rows(alexnet.AlexNet, alexnet.VARIANTS, {"alexnet": 224, "alexnet_2012": 227}),
+    **_rows(vgg.VGG, vgg.VARIANTS),
     **_rows(resnet.ResNet, resnet.VARIANTS),
     **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
     **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
@@ -42,6 +46,8 @@ MODELS: dict[str, Entry] = {
 # What others call them: timm, torchvision, Keras, and people.
 ALIASES: dict[str, str] = {
     "lenet": "lenet5",
+    "VGG16": "vgg16",
+    "VGG19": "vgg19",
     "ResNet50": "resnet50_v1",
     "ResNet101": "resnet101_v1",
     "ResNet152": "resnet152_v1",

@@ -1,8 +1,10 @@
 """Every layout there is, by our name of the model and by framework."""
 
-from zoo.weights import resnet
+from zoo.weights import alexnet, resnet, vgg
 from zoo.weights.layouts import Layout
 
 LAYOUTS: dict[str, dict[str, Layout]] = {
+    **alexnet.LAYOUTS,
+    **vgg.LAYOUTS,
     **resnet.LAYOUTS,
 }
