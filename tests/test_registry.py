@@ -52,6 +52,19 @@ PARAMETERS = {
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "xception": 22_855_952,  # Chollet 2016, table 3; Keras's 22,910,480 less 54,528 of BatchNorm
+    "mobilenet_v1": 4_231_976,  # Keras, alpha 1.0: 4,253,864 less 21,888 that are not trained
+    "mobilenet_v1_075": 2_585_560,  # Keras, alpha 0.75: 2,601,976 less 16,416
+    "mobilenet_v1_050": 1_331_592,  # Keras, alpha 0.5: 1,342,536 less 10,944
+    "mobilenet_v1_025": 470_072,  # Keras, alpha 0.25: 475,544 less 5,472
+    "mobilenet_v2": 3_504_872,  # torchvision's documentation
+    "mobilenet_v2_035": 1_677_128,  # Keras, alpha 0.35: 1,691,208 less 14,080
+    "mobilenet_v2_050": 1_968_680,  # Keras, alpha 0.5: 1,987,224 less 18,544
+    "mobilenet_v2_075": 2_636_424,  # Keras, alpha 0.75: 2,663,064 less 26,640
+    "mobilenet_v2_130": 5_386_792,  # Keras, alpha 1.3: 5,431,048 less 44,256
+    "mobilenet_v2_140": 6_108_776,  # Keras, alpha 1.4: 6,156,712 less 47,936
+    "mobilenet_v3_large": 5_483_032,  # torchvision's documentation
+    "mobilenet_v3_small": 2_542_856,  # torchvision's documentation
 }
 
 # One name for each class: what holds for the class is tested once.

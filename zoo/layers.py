@@ -128,6 +128,20 @@ def rematerialise(block: Layer, when: bool) -> Layer:
     return nn.remat(block)
 
 
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Returns the multiple of `divisor` nearest to a number of channels.
+
+    At least `divisor`, and never below 90 % of the value: as the authors of MobileNet
+    round scaled widths, so that hardware runs them well.
+
+    Example:
+      >>> make_divisible(32 * 0.75), make_divisible(18)
+      (24, 24)
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
 def explicit_padding(padding: Padding, window: tuple[int, int]) -> Any:
     """Returns padding as `lax` takes it.
 

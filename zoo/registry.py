@@ -6,7 +6,17 @@ from typing import Any, NamedTuple
 
 from zoo.errors import suggest
 from zoo.layers import Classifier
-from zoo.models import alexnet, lenet, linear, resnet, vgg
+from zoo.models import (
+    alexnet,
+    lenet,
+    linear,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    vgg,
+    xception,
+)
 
 
 class Entry(NamedTuple):
@@ -41,6 +51,10 @@ MODELS: dict[str, Entry] = {
     **_rows(resnet.ResNet, resnet.VARIANTS),
     **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
     **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
+    **_rows(xception.Xception, xception.VARIANTS, 299),
+    **_rows(mobilenet_v1.MobileNetV1, mobilenet_v1.VARIANTS),
+    **_rows(mobilenet_v2.MobileNetV2, mobilenet_v2.VARIANTS),
+    **_rows(mobilenet_v3.MobileNetV3, mobilenet_v3.VARIANTS),
 }
 
 # What others call them: timm, torchvision, Keras, and people.
@@ -54,6 +68,13 @@ ALIASES: dict[str, str] = {
     "ResNet50V2": "resnet50_v2",
     "ResNet101V2": "resnet101_v2",
     "ResNet152V2": "resnet152_v2",
+    "Xception": "xception",
+    "MobileNet": "mobilenet_v1",
+    "mobilenetv2_035": "mobilenet_v2_035",
+    "mobilenetv2_050": "mobilenet_v2_050",
+    "mobilenetv2_075": "mobilenet_v2_075",
+    "mobilenetv2_100": "mobilenet_v2",
+    "mobilenetv2_140": "mobilenet_v2_140",
 }
 
 

@@ -23,7 +23,12 @@ def random_array(name: str, shape: Sequence[int], rng: np.random.Generator) -> n
     """
     kind = name.replace("/", ".").rsplit(".")[-1]
     if len(shape) > 1:
-        fan_in = np.prod(shape[:-1]) if "kernel" in kind else np.prod(shape[1:])
+        if "kernel" not in kind:
+            fan_in = np.prod(shape[1:])
+        elif shape[-1] == 1:  # depthwise: [H, W, C, 1], each output sees one channel
+            fan_in = np.prod(shape[:-2])
+        else:
+            fan_in = np.prod(shape[:-1])
         return rng.normal(size=shape) * np.sqrt(2 / fan_in)
     if kind in ("running_var", "moving_variance") or kind == "gamma":
         return rng.uniform(0.6, 1.4, size=shape)
@@ -137,6 +142,7 @@ class KerasOracle:
             classifier_activation=None,
             **arguments,
         )
+        keras.utils.clear_session()  # layers without a name are numbered from 0 again
         self.model = self.build()
         rng = np.random.default_rng(0)
         self.model.set_weights(
@@ -152,6 +158,7 @@ class KerasOracle:
         """Compute in float64 from now on (the weights are those of float32)."""
         weights = self.model.get_weights()
         self.compute_in("float64")
+        self.keras.utils.clear_session()
         self.model = self.build()
         self.model.set_weights(weights)
 
