@@ -7,6 +7,7 @@ Each oracle is a published implementation; `arrays` are its weights by their nam
 from collections.abc import Callable, Sequence
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,98 @@ class KerasOracle:
 def keras(name: str, image_size: int, **arguments: Any) -> KerasOracle:
     """Returns a network of keras.applications."""
     return KerasOracle(name, image_size, **arguments)
+
+
+class OnnxOracle:
+    """A graph that ships with the onnx package, stripped of its weights to be light.
+
+    It takes one image of one size. Float32 is computed by onnxruntime, which has no
+    convolution in float64; that is done by the reference evaluator, in NumPy.
+    """
+
+    def __init__(self, name: str):
+        try:
+            import onnx as package
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(INSTALL) from error
+        folder = Path(package.__file__).parent / "backend/test/data/light"
+        self.package = package
+        onnxruntime.set_default_logger_severity(3)  # it warns of every unused shape
+        self.session = onnxruntime.InferenceSession
+        self.graph = package.load(folder / f"light_{name}.onnx")
+        self.arrays = self.take_weights()
+
+    def take_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """Makes every weight an input of the graph; returns random arrays for them.
+
+        Light weights are constants of a given shape, small ones are initialisers.
+        """
+        graph, onnx = self.graph.graph, self.package
+        shapes, fillers = {}, {}
+        for tensor in graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                shapes[tensor.name] = tuple(tensor.dims)
+            else:
+                fillers[tensor.name] = onnx.numpy_helper.to_array(tensor)
+        light = [node for node in graph.node if node.op_type == "ConstantOfShape"]
+        shapes |= {node.output[0]: tuple(fillers[node.input[0]].tolist()) for node in light}
+        for node in light:
+            graph.node.remove(node)
+        for part in (graph.initializer, graph.input):
+            for entry in [entry for entry in part if entry.name in shapes]:
+                part.remove(entry)
+        kind = onnx.TensorProto.FLOAT
+        graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()
+        )
+        rng = np.random.default_rng(seed)
+        return {
+            name: random_array(name, shape, rng).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+
+    def double(self) -> None:
+        """Compute in float64 from now on."""
+        from onnx.reference import ReferenceEvaluator
+
+        ops: Any = [torch_lrn()]
+        self.session = lambda graph, **_: ReferenceEvaluator(
+            self.package.load_from_string(graph), new_ops=ops
+        )
+        self.arrays = {name: array.astype(np.float64) for name, array in self.arrays.items()}
+
+    def __call__(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns named values of the graph as NHWC, and what its softmax takes as "logits"."""
+        softmax = self.graph.graph.node[-1]
+        assert softmax.op_type == "Softmax"
+        names = [*layers, softmax.input[0]]
+        model = self.package.ModelProto()
+        model.CopyFrom(self.graph)
+        del model.graph.output[:]
+        model.graph.output.extend(self.package.ValueInfoProto(name=name) for name in names)
+        session = self.session(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        feeds = [{"data_0": image[None].transpose(0, 3, 1, 2), **self.arrays} for image in images]
+        values = [session.run(names, feed) for feed in feeds]
+        out = [np.concatenate(value) for value in zip(*values, strict=True)]
+        arrays = [x.transpose(0, 2, 3, 1) if x.ndim == 4 else x for x in out]
+        return dict(zip([*layers, "logits"], arrays, strict=True))
+
+
+def torch_lrn() -> type:
+    """Returns ONNX's LRN by torch; the evaluator's own loops over images, not channels."""
+    from onnx.reference.op_run import OpRun
+    import torch
+
+    class LRN(OpRun):
+        def _run(self, x: np.ndarray, **constants: float) -> tuple[np.ndarray]:
+            order = (constants[name] for name in ("size", "alpha", "beta", "bias"))
+            out = torch.nn.functional.local_response_norm(torch.from_numpy(x), *order)
+            return (out.numpy(),)
+
+    return LRN
+
+
+def onnx(name: str) -> OnnxOracle:
+    """Returns a network of the onnx package's test data."""
+    return OnnxOracle(name)
