@@ -13,6 +13,11 @@ from zoo.registry import ALIASES, MODELS
 PARAMETERS = {
     "lenet5": 61_706,  # 156 + 2,416 + 48,120 + 10,164 + 850, layer by layer
     "lenet5_1998": 60_000,  # LeCun et al. 1998, section II.B: "60,000 trainable parameters"
+    "googlenet": 13_004_888,  # torchvision, with both heads; its meta, without: 6,624,904
+    "googlenet_2014": 13_378_280,  # Caffe's: 6,998,552, and heads of 3,188,840 and 3,190,888
+    "inception_v3": 27_161_264,  # torchvision's meta
+    "inception_v4": 42_679_816,  # timm's module
+    "inception_resnet_v2": 55_843_464,  # Keras's 55,813,192 trainable, and 30,272 scales
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from zoo.errors import suggest
 from zoo.layers import Classifier
-from zoo.models import lenet, resnet
+from zoo.models import googlenet, inception, inception_resnet, inception_v4, lenet, resnet
 
 
 class Entry(NamedTuple):
@@ -37,6 +37,11 @@ MODELS: dict[str, Entry] = {
     **_rows(resnet.ResNet, resnet.VARIANTS),
     **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
     **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
+    **_rows(googlenet.GoogLeNet, googlenet.VARIANTS),
+    **_rows(googlenet.GoogLeNet2014, googlenet.VARIANTS_2014),
+    **_rows(inception.InceptionV3, inception.VARIANTS, 299),
+    **_rows(inception_v4.InceptionV4, inception_v4.VARIANTS, 299),
+    **_rows(inception_resnet.InceptionResNetV2, inception_resnet.VARIANTS, 299),
 }
 
 # What others call them: timm, torchvision, Keras, and people.
