@@ -101,10 +101,27 @@ def import_torchvision() -> Any:
     return torchvision
 
 
+# Auxiliary heads, and the layer that each is on.
+AUXILIARY = {
+    "googlenet": {"aux1": "inception4a", "aux2": "inception4d"},
+    "inception_v3": {"AuxLogits": "Mixed_6e"},
+}
+
+
 def torchvision(name: str, **arguments: Any) -> TorchOracle:
-    """Returns a classifier of torchvision."""
+    """Returns a classifier of torchvision, with its auxiliary heads always on."""
     models = import_torchvision().models
-    return TorchOracle(models.get_model(name, weights=None, **arguments))
+    module = models.get_model(name, weights=None, **arguments)
+
+    def run(head: str) -> Callable[..., None]:
+        def hook(layer: Any, inputs: Any, output: Any) -> None:
+            module.get_submodule(head)(output)  # in evaluation it would be left out
+
+        return hook
+
+    for head, layer in AUXILIARY.get(name, {}).items():
+        module.get_submodule(layer).register_forward_hook(run(head))
+    return TorchOracle(module)
 
 
 def timm(name: str, **arguments: Any) -> TorchOracle:
@@ -130,6 +147,7 @@ class KerasOracle:
         dtypes.BIT64_TO_BIT32_DTYPE.pop("float64", None)
         self.keras = keras
         self.compute_in("float32")
+        keras.backend.clear_session()  # it numbers layers from the first network on
         self.build = functools.partial(
             getattr(keras.applications, name),
             weights=None,
@@ -152,6 +170,7 @@ class KerasOracle:
         """Compute in float64 from now on (the weights are those of float32)."""
         weights = self.model.get_weights()
         self.compute_in("float64")
+        self.keras.backend.clear_session()
         self.model = self.build()
         self.model.set_weights(weights)
 
@@ -184,7 +203,7 @@ class OnnxOracle:
     convolution in float64; that is done by the reference evaluator, in NumPy.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, image_size: int = 224):
         try:
             import onnx as package
             import onnxruntime
@@ -195,6 +214,9 @@ class OnnxOracle:
         onnxruntime.set_default_logger_severity(3)  # it warns of every unused shape
         self.session = onnxruntime.InferenceSession
         self.graph = package.load(folder / f"light_{name}.onnx")
+        images = next(value for value in self.graph.graph.input if value.name == "data_0")
+        for axis in (2, 3):
+            images.type.tensor_type.shape.dim[axis].dim_value = image_size
         self.arrays = self.take_weights()
 
     def take_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
@@ -221,10 +243,11 @@ class OnnxOracle:
             onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()
         )
         rng = np.random.default_rng(seed)
-        return {
-            name: random_array(name, shape, rng).astype(np.float32)
-            for name, shape in shapes.items()
-        }
+        arrays = {}
+        for name, shape in shapes.items():
+            drawn = shape[2:] if shape[:2] == (1, 1) else shape  # dense ones are [1, 1, O, I]
+            arrays[name] = random_array(name, drawn, rng).astype(np.float32).reshape(shape)
+        return arrays
 
     def double(self) -> None:
         """Compute in float64 from now on."""
@@ -267,6 +290,6 @@ def torch_lrn() -> type:
     return LRN
 
 
-def onnx(name: str) -> OnnxOracle:
+def onnx(name: str, **arguments: Any) -> OnnxOracle:
     """Returns a network of the onnx package's test data."""
-    return OnnxOracle(name)
+    return OnnxOracle(name, **arguments)
