@@ -65,6 +65,11 @@ PARAMETERS = {
     "mobilenet_v2_140": 6_108_776,  # Keras, alpha 1.4: 6,156,712 less 47,936
     "mobilenet_v3_large": 5_483_032,  # torchvision's documentation
     "mobilenet_v3_small": 2_542_856,  # torchvision's documentation
+    "googlenet": 13_004_888,  # torchvision, with both heads; its meta, without: 6,624,904
+    "googlenet_2014": 13_378_280,  # Caffe's: 6,998,552, and heads of 3,188,840 and 3,190,888
+    "inception_v3": 27_161_264,  # torchvision's meta
+    "inception_v4": 42_679_816,  # timm's module
+    "inception_resnet_v2": 55_843_464,  # Keras's 55,813,192 trainable, and 30,272 scales
 }
 
 # One name for each class: what holds for the class is tested once.

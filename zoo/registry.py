@@ -8,6 +8,10 @@ from zoo.errors import suggest
 from zoo.layers import Classifier
 from zoo.models import (
     alexnet,
+    googlenet,
+    inception,
+    inception_resnet,
+    inception_v4,
     lenet,
     linear,
     mobilenet_v1,
@@ -55,6 +59,11 @@ MODELS: dict[str, Entry] = {
     **_rows(mobilenet_v1.MobileNetV1, mobilenet_v1.VARIANTS),
     **_rows(mobilenet_v2.MobileNetV2, mobilenet_v2.VARIANTS),
     **_rows(mobilenet_v3.MobileNetV3, mobilenet_v3.VARIANTS),
+    **_rows(googlenet.GoogLeNet, googlenet.VARIANTS),
+    **_rows(googlenet.GoogLeNet2014, googlenet.VARIANTS_2014),
+    **_rows(inception.InceptionV3, inception.VARIANTS, 299),
+    **_rows(inception_v4.InceptionV4, inception_v4.VARIANTS, 299),
+    **_rows(inception_resnet.InceptionResNetV2, inception_resnet.VARIANTS, 299),
 }
 
 # What others call them: timm, torchvision, Keras, and people.

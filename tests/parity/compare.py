@@ -79,11 +79,16 @@ def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | Non
 
 
 def run(model: Any, variables: Any, images: np.ndarray, precision: str) -> dict[str, np.ndarray]:
-    """Returns all endpoints of our model, computed in a precision."""
+    """Returns all endpoints of our model, computed in a precision.
+
+    Auxiliary logits are called `aux_logits1` and so on.
+    """
 
     @jax.jit
     def endpoints(variables: Any, images: Any) -> Any:
-        return model.apply(variables, images, train=False, method="endpoints")
+        out = model.apply(variables, images, train=False, method="endpoints")
+        auxiliary = enumerate(out.pop("aux_logits", ()), 1)
+        return out | {f"aux_logits{i}": logits for i, logits in auxiliary}
 
     cast = jax.tree.map(lambda x: np.asarray(x, precision), variables)
     return jax.device_get(endpoints(cast, images.astype(precision)))

@@ -106,10 +106,28 @@ def import_torchvision() -> Any:
     return torchvision
 
 
+# Auxiliary heads, and the layer that each is on.
+AUXILIARY = {
+    "googlenet": {"aux1": "inception4a", "aux2": "inception4d"},
+    "inception_v3": {"AuxLogits": "Mixed_6e"},
+}
+
+
 def torchvision(name: str, **arguments: Any) -> TorchOracle:
-    """Returns a classifier of torchvision."""
+    """Returns a classifier of torchvision, with its auxiliary heads always on."""
     models = import_torchvision().models
-    return TorchOracle(models.get_model(name, weights=None, **arguments))
+    module = models.get_model(name, weights=None, **arguments)
+
+    def run(head: str) -> Callable[..., None]:
+        def hook(layer: Any, inputs: Any, output: Any) -> None:
+            if not module.training:  # then it would be left out
+                module.get_submodule(head)(output)
+
+        return hook
+
+    for head, layer in AUXILIARY.get(name, {}).items():
+        module.get_submodule(layer).register_forward_hook(run(head))
+    return TorchOracle(module)
 
 
 def timm(name: str, **arguments: Any) -> TorchOracle:
@@ -191,7 +209,7 @@ class OnnxOracle:
     convolution in float64; that is done by the reference evaluator, in NumPy.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, image_size: int = 224):
         try:
             import onnx as package
             import onnxruntime
@@ -202,6 +220,9 @@ class OnnxOracle:
         onnxruntime.set_default_logger_severity(3)  # it warns of every unused shape
         self.session = onnxruntime.InferenceSession
         self.graph = package.load(folder / f"light_{name}.onnx")
+        images = next(value for value in self.graph.graph.input if value.name == "data_0")
+        for axis in (2, 3):
+            images.type.tensor_type.shape.dim[axis].dim_value = image_size
         self.arrays = self.take_weights()
 
     def take_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
@@ -228,10 +249,11 @@ class OnnxOracle:
             onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()
         )
         rng = np.random.default_rng(seed)
-        return {
-            name: random_array(name, shape, rng).astype(np.float32)
-            for name, shape in shapes.items()
-        }
+        arrays = {}
+        for name, shape in shapes.items():
+            drawn = shape[2:] if shape[:2] == (1, 1) else shape  # dense ones are [1, 1, O, I]
+            arrays[name] = random_array(name, drawn, rng).astype(np.float32).reshape(shape)
+        return arrays
 
     def double(self) -> None:
         """Compute in float64 from now on."""
@@ -274,6 +296,6 @@ def torch_lrn() -> type:
     return LRN
 
 
-def onnx(name: str) -> OnnxOracle:
+def onnx(name: str, **arguments: Any) -> OnnxOracle:
     """Returns a network of the onnx package's test data."""
-    return OnnxOracle(name)
+    return OnnxOracle(name, **arguments)

@@ -1,6 +1,6 @@
 """Every layout there is, by our name of the model and by framework."""
 
-from zoo.weights import alexnet, mobilenet, resnet, vgg, xception
+from zoo.weights import alexnet, inception, mobilenet, resnet, vgg, xception
 from zoo.weights.layouts import Layout
 
 LAYOUTS: dict[str, dict[str, Layout]] = {
@@ -9,4 +9,5 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
     **resnet.LAYOUTS,
     **xception.LAYOUTS,
     **mobilenet.LAYOUTS,
+    **inception.LAYOUTS,
 }

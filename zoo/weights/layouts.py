@@ -95,6 +95,8 @@ def from_torch(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         theirs, axes = shape, (0,)
     elif len(shape) == 2:
         theirs, axes = shape[::-1], (1, 0)
+        if array.shape[:2] == (1, 1):  # Caffe's dense kernels are [1, 1, O, I]
+            array = array[0, 0]
     else:
         theirs, axes = tuple(shape[i] for i in (3, 2, 0, 1)), (2, 3, 1, 0)
     if array.shape[0] != theirs[0] or array.size != int(np.prod(theirs)):
