@@ -7,13 +7,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["__version__", "compound_scaling", "create_model", "list_models"]
 
-_HOMES = {"create_model": "zoo.registry", "list_models": "zoo.registry"}
+_HOMES = {
+    "compound_scaling": "zoo.models.efficientnet",
+    "create_model": "zoo.registry",
+    "list_models": "zoo.registry",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -144,6 +144,15 @@ def explicit_padding(padding: Padding, window: tuple[int, int]) -> Any:
     return padding
 
 
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Returns the multiple of `divisor` nearest to a number of channels.
+
+    Never less than 90 % of it (the reference code of MobileNet v2), nor than `divisor`.
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * value else rounded + divisor
+
+
 class Conv(nn.Module):
     """2-D convolution of NHWC images, `groups == C` for a depthwise one.
 
@@ -346,4 +355,6 @@ class InvertedResidual(nn.Module):
             x = self.squeeze_excite(name="se")(x)
         x = self.conv(self.features, 1, name="project_conv")(x)
         x = self.norm(name="project_bn")(x)
-        return self.drop(name="drop")(x) + shortcut if x.shape == shortcut.shape else x
+        # Maps of 1x1 keep their shape at stride 2 as well.
+        same = self.strides == 1 and x.shape == shortcut.shape
+        return self.drop(name="drop")(x) + shortcut if same else x

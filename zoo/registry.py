@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from zoo.errors import suggest
 from zoo.layers import Classifier
-from zoo.models import lenet, resnet
+from zoo.models import efficientnet, efficientnet_v2, lenet, resnet
 
 
 class Entry(NamedTuple):
@@ -37,6 +37,9 @@ MODELS: dict[str, Entry] = {
     **_rows(resnet.ResNet, resnet.VARIANTS),
     **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
     **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
+    **_rows(efficientnet.EfficientNet, efficientnet.VARIANTS, efficientnet.IMAGE_SIZES),
+    **_rows(efficientnet.EfficientNet, efficientnet.VARIANTS_LITE, efficientnet.IMAGE_SIZES),
+    **_rows(efficientnet.EfficientNet, efficientnet_v2.VARIANTS, efficientnet_v2.IMAGE_SIZES),
 }
 
 # What others call them: timm, torchvision, Keras, and people.
@@ -48,6 +51,11 @@ ALIASES: dict[str, str] = {
     "ResNet50V2": "resnet50_v2",
     "ResNet101V2": "resnet101_v2",
     "ResNet152V2": "resnet152_v2",
+    "tf_efficientnet_lite0": "efficientnet_lite0",
+    "tf_efficientnet_lite1": "efficientnet_lite1",
+    "tf_efficientnet_lite2": "efficientnet_lite2",
+    "tf_efficientnet_lite3": "efficientnet_lite3",
+    "tf_efficientnet_lite4": "efficientnet_lite4",
 }
 
 
