@@ -221,37 +221,28 @@ _LITE = {
     **TENSORFLOW,
 }
 
-
-class _Size(NamedTuple):
-    width_mult: float
-    depth_mult: float
-    image_size: int
-    dropout_rate: float
-    norm_epsilon: float = 1e-3
-
-    def fields(self) -> dict[str, float]:
-        """Returns what the module takes."""
-        return {name: value for name, value in self._asdict().items() if name != "image_size"}
-
-
-_SIZES = {
-    "efficientnet_b0": _Size(1.0, 1.0, 224, 0.2, 1e-5),
-    "efficientnet_b1": _Size(1.0, 1.1, 240, 0.2, 1e-5),
-    "efficientnet_b2": _Size(1.1, 1.2, 260, 0.3, 1e-5),
-    "efficientnet_b3": _Size(1.2, 1.4, 300, 0.3, 1e-5),
-    "efficientnet_b4": _Size(1.4, 1.8, 380, 0.4, 1e-5),
-    "efficientnet_b5": _Size(1.6, 2.2, 456, 0.4),
-    "efficientnet_b6": _Size(1.8, 2.6, 528, 0.5),
-    "efficientnet_b7": _Size(2.0, 3.1, 600, 0.5),
+_COLUMNS = ("width_mult", "depth_mult", "dropout_rate", "norm_epsilon")
+_SIZES = {  # the image size, and those
+    "efficientnet_b0": (224, 1.0, 1.0, 0.2, 1e-5),
+    "efficientnet_b1": (240, 1.0, 1.1, 0.2, 1e-5),
+    "efficientnet_b2": (260, 1.1, 1.2, 0.3, 1e-5),
+    "efficientnet_b3": (300, 1.2, 1.4, 0.3, 1e-5),
+    "efficientnet_b4": (380, 1.4, 1.8, 0.4, 1e-5),
+    "efficientnet_b5": (456, 1.6, 2.2, 0.4, 1e-3),
+    "efficientnet_b6": (528, 1.8, 2.6, 0.5, 1e-3),
+    "efficientnet_b7": (600, 2.0, 3.1, 0.5, 1e-3),
 }
 _LITE_SIZES = {
-    "efficientnet_lite0": _Size(1.0, 1.0, 224, 0.2),
-    "efficientnet_lite1": _Size(1.0, 1.1, 240, 0.2),
-    "efficientnet_lite2": _Size(1.1, 1.2, 260, 0.3),
-    "efficientnet_lite3": _Size(1.2, 1.4, 280, 0.3),
-    "efficientnet_lite4": _Size(1.4, 1.8, 300, 0.3),
+    "efficientnet_lite0": (224, 1.0, 1.0, 0.2, 1e-3),
+    "efficientnet_lite1": (240, 1.0, 1.1, 0.2, 1e-3),
+    "efficientnet_lite2": (260, 1.1, 1.2, 0.3, 1e-3),
+    "efficientnet_lite3": (280, 1.2, 1.4, 0.3, 1e-3),
+    "efficientnet_lite4": (300, 1.4, 1.8, 0.3, 1e-3),
 }
 
-VARIANTS = {name: size.fields() for name, size in _SIZES.items()}
-VARIANTS_LITE = {name: {**_LITE, **size.fields()} for name, size in _LITE_SIZES.items()}
-IMAGE_SIZES = {name: size.image_size for name, size in (_SIZES | _LITE_SIZES).items()}
+VARIANTS = {name: dict(zip(_COLUMNS, row, strict=True)) for name, (_, *row) in _SIZES.items()}
+VARIANTS_LITE = {
+    name: {**_LITE, **dict(zip(_COLUMNS, row, strict=True))}
+    for name, (_, *row) in _LITE_SIZES.items()
+}
+IMAGE_SIZES = {name: row[0] for name, row in (_SIZES | _LITE_SIZES).items()}
