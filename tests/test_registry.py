@@ -70,6 +70,27 @@ PARAMETERS = {
     "inception_v3": 27_161_264,  # torchvision's meta
     "inception_v4": 42_679_816,  # timm's module
     "inception_resnet_v2": 55_843_464,  # Keras's 55,813,192 trainable, and 30,272 scales
+    # Torchvision's documentation (num_params of the weights); the paper's table 2 has
+    # 5.3, 7.8, 9.2, 12, 19, 30, 43 and 66 million.
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
+    # timm's tf_efficientnet_lite0 to lite4; their authors' page has 4.7, 5.4, 6.1, 8.2 and
+    # 13.0 million.
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
+    # Torchvision's documentation; the paper's table 7 has 22, 54 and 120 million.
+    "efficientnet_v2_s": 21_458_488,
+    "efficientnet_v2_m": 54_139_356,
+    "efficientnet_v2_l": 118_515_272,
 }
 
 # One name for each class: what holds for the class is tested once.

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoo.description import describe
+    from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "describe", "list_models"]
+__all__ = ["__version__", "compound_scaling", "create_model", "describe", "list_models"]
 
 _HOMES = {
+    "compound_scaling": "zoo.models.efficientnet",
     "create_model": "zoo.registry",
     "describe": "zoo.description",
     "list_models": "zoo.registry",

@@ -364,4 +364,6 @@ class InvertedResidual(nn.Module):
             x = self.squeeze_excite(name="se")(x)
         x = self.conv(self.features, 1, name="project_conv")(x)
         x = self.norm(name="project_bn")(x)
-        return self.drop(name="drop")(x) + shortcut if x.shape == shortcut.shape else x
+        # Maps of 1x1 keep their shape at stride 2 as well.
+        same = self.strides == 1 and x.shape == shortcut.shape
+        return self.drop(name="drop")(x) + shortcut if same else x

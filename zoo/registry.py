@@ -8,6 +8,8 @@ from zoo.errors import suggest
 from zoo.layers import Classifier
 from zoo.models import (
     alexnet,
+    efficientnet,
+    efficientnet_v2,
     googlenet,
     inception,
     inception_resnet,
@@ -64,6 +66,9 @@ MODELS: dict[str, Entry] = {
     **_rows(inception.InceptionV3, inception.VARIANTS, 299),
     **_rows(inception_v4.InceptionV4, inception_v4.VARIANTS, 299),
     **_rows(inception_resnet.InceptionResNetV2, inception_resnet.VARIANTS, 299),
+    **_rows(efficientnet.EfficientNet, efficientnet.VARIANTS, efficientnet.IMAGE_SIZES),
+    **_rows(efficientnet.EfficientNet, efficientnet.VARIANTS_LITE, efficientnet.IMAGE_SIZES),
+    **_rows(efficientnet.EfficientNet, efficientnet_v2.VARIANTS, efficientnet_v2.IMAGE_SIZES),
 }
 
 # What others call them: timm, torchvision, Keras, and people.
@@ -84,6 +89,11 @@ ALIASES: dict[str, str] = {
     "mobilenetv2_075": "mobilenet_v2_075",
     "mobilenetv2_100": "mobilenet_v2",
     "mobilenetv2_140": "mobilenet_v2_140",
+    "tf_efficientnet_lite0": "efficientnet_lite0",
+    "tf_efficientnet_lite1": "efficientnet_lite1",
+    "tf_efficientnet_lite2": "efficientnet_lite2",
+    "tf_efficientnet_lite3": "efficientnet_lite3",
+    "tf_efficientnet_lite4": "efficientnet_lite4",
 }
 
 

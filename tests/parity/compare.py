@@ -25,7 +25,7 @@ class Case(NamedTuple):
       image_size: small where the network allows.
       endpoints: ours by name, and the layer of theirs that gives the same.
       precisions: float32 for all; float64 for one variant of each structure.
-      fields: of our model, besides the layout's.
+      fields: of our model, besides the layout's or instead of them.
       arguments: of the oracle's constructor.
     """
 
@@ -56,7 +56,7 @@ def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | Non
     is given with its layout.
     """
     layout = layout or LAYOUTS[case.name][case.framework]
-    model = zoo.create_model(case.name, **layout.fields, **case.fields)
+    model = zoo.create_model(case.name, **{**layout.fields, **case.fields})
     shape = (case.image_size, case.image_size, 3)
     images = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     with warnings.catch_warnings(action="ignore"):  # the oracle's are not ours

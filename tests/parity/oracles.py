@@ -15,11 +15,15 @@ import numpy as np
 INSTALL = "install what tests/parity/oracles.txt lists, as .ci/run does"
 
 
-def random_array(name: str, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+def random_array(
+    name: str, shape: Sequence[int], rng: np.random.Generator, gain: float = 2.0
+) -> np.ndarray:
     """Returns weights under which a wrong epsilon or a swapped statistic shows.
 
     No scale is 1 and no mean is 0, as they would be at the start; kernels keep the signal's
-    size through ReLU layers (He et al. 2015).
+    size through ReLU layers (He et al. 2015). With sums of many residual blocks it grows
+    all the same; where gates then saturate, float32 loses every digit, in the oracle too.
+    Such networks want a smaller gain.
     """
     kind = name.replace("/", ".").rsplit(".")[-1]
     if len(shape) > 1:
@@ -29,7 +33,7 @@ def random_array(name: str, shape: Sequence[int], rng: np.random.Generator) -> n
             fan_in = np.prod(shape[:-2])
         else:
             fan_in = np.prod(shape[:-1])
-        return rng.normal(size=shape) * np.sqrt(2 / fan_in)
+        return rng.normal(size=shape) * np.sqrt(gain / fan_in)
     if kind in ("running_var", "moving_variance") or kind == "gamma":
         return rng.uniform(0.6, 1.4, size=shape)
     return rng.normal(size=shape) * 0.2 + (kind == "weight")
@@ -38,17 +42,18 @@ def random_array(name: str, shape: Sequence[int], rng: np.random.Generator) -> n
 class TorchOracle:
     """A torch module by name, in evaluation mode."""
 
-    def __init__(self, module: Any, seed: int = 0):
+    def __init__(self, module: Any, gain: float = 2.0):
         import torch
 
         self.module = module.eval()
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         state = {}
         for name, tensor in module.state_dict().items():
             if tensor.ndim == 0:  # counters
                 state[name] = tensor
             else:
-                state[name] = torch.from_numpy(random_array(name, tensor.shape, rng)).float()
+                array = random_array(name, tensor.shape, rng, gain)
+                state[name] = torch.from_numpy(array).float()
         module.load_state_dict(state)
 
     def double(self) -> None:
@@ -113,7 +118,7 @@ AUXILIARY = {
 }
 
 
-def torchvision(name: str, **arguments: Any) -> TorchOracle:
+def torchvision(name: str, gain: float = 2.0, **arguments: Any) -> TorchOracle:
     """Returns a classifier of torchvision, with its auxiliary heads always on."""
     models = import_torchvision().models
     module = models.get_model(name, weights=None, **arguments)
@@ -127,15 +132,15 @@ def torchvision(name: str, **arguments: Any) -> TorchOracle:
 
     for head, layer in AUXILIARY.get(name, {}).items():
         module.get_submodule(layer).register_forward_hook(run(head))
-    return TorchOracle(module)
+    return TorchOracle(module, gain)
 
 
-def timm(name: str, **arguments: Any) -> TorchOracle:
+def timm(name: str, gain: float = 2.0, **arguments: Any) -> TorchOracle:
     """Returns a classifier of timm."""
     import_torchvision()
     import timm as package
 
-    return TorchOracle(package.create_model(name, pretrained=False, **arguments))
+    return TorchOracle(package.create_model(name, pretrained=False, **arguments), gain)
 
 
 class KerasOracle:
@@ -192,7 +197,11 @@ class KerasOracle:
     def __call__(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns outputs of named layers, and of the whole as "logits"."""
         outputs = {name: self.model.get_layer(name).output for name in layers}
-        model = self.keras.Model(self.model.inputs, outputs | {"logits": self.model.output})
+        entry = self.model.inputs
+        for layer in self.model.layers:  # images come normalised, go in behind this
+            if isinstance(layer, self.keras.layers.Normalization):
+                entry = [layer.output]
+        model = self.keras.Model(entry, outputs | {"logits": self.model.output})
         out = model([images], training=False)
         return {name: np.asarray(x) for name, x in out.items()}
 

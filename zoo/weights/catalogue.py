@@ -1,6 +1,6 @@
 """Every layout there is, by our name of the model and by framework."""
 
-from zoo.weights import alexnet, inception, mobilenet, resnet, vgg, xception
+from zoo.weights import alexnet, efficientnet, inception, mobilenet, resnet, vgg, xception
 from zoo.weights.layouts import Layout
 
 LAYOUTS: dict[str, dict[str, Layout]] = {
@@ -10,4 +10,5 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
     **xception.LAYOUTS,
     **mobilenet.LAYOUTS,
     **inception.LAYOUTS,
+    **efficientnet.LAYOUTS,
 }
