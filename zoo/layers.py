@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Layer = Callable[..., nn.Module]  # a module class, or one with some of its fields bound
+Endpoints = dict[str, Any]  # arrays by name; `aux_logits` is a tuple of them
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -46,7 +47,7 @@ class Classifier(nn.Module):
         out = self.endpoints(images, train=train)
         return out["logits"] if "logits" in out else out["pre_logits"]
 
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         """Returns every named feature map of the network."""
         raise NotImplementedError
 
@@ -73,7 +74,7 @@ class Classifier(nn.Module):
         x = nn.Dense(self.num_classes, name=name, **self.kinds)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-    def batch_norm(self, train: bool, *, epsilon: float, momentum: float = 0.9) -> Layer:
+    def batch_norm(self, train: bool, *, epsilon: float, momentum: float) -> Layer:
         """Returns BatchNorm with everything bound but its name.
 
         Args:
@@ -103,9 +104,7 @@ class Classifier(nn.Module):
                 deterministic=not train,
             )
 
-    def pool_and_classify(
-        self, x: jax.Array, dropout_rate: float, train: bool
-    ) -> dict[str, jax.Array]:
+    def pool_and_classify(self, x: jax.Array, dropout_rate: float, train: bool) -> Endpoints:
         """Returns `pre_logits`, the mean over all positions, and `logits` if there is a head."""
         x = x.mean((1, 2))
         out = {"pre_logits": x}

@@ -1,5 +1,7 @@
 """Every name we give to torchvision and timm against what they save."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def saved_shapes(name: str, framework: str) -> dict[str, tuple[int, ...]]:
     import torch
 
     published = LAYOUTS[name][framework].published
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         if framework == "timm":
             module = timm.create_model(published)
         else:

@@ -4,8 +4,8 @@ import pytest
 
 from tests.parity.compare import Case, compare
 from tests.parity.oracles import TorchOracle, import_torchvision
-from zoo.weights.layouts import Layout
-from zoo.weights.resnet import COUNTERS, torch_rules
+from zoo.weights.layouts import COUNTERS, Layout
+from zoo.weights.resnet import torch_rules
 
 BOTH = ("float32", "float64")
 

@@ -40,7 +40,7 @@ import functools
 from flax import linen as nn
 import jax
 
-from zoo.layers import Classifier, Conv, adaptive_avg_pool, local_response_norm, max_pool
+from zoo.layers import Classifier, Conv, Endpoints, adaptive_avg_pool, local_response_norm, max_pool
 
 
 def identity(x: jax.Array) -> jax.Array:
@@ -76,7 +76,7 @@ class AlexNet(Classifier):
     smallest_image = 63  # of `alexnet`; without padding but with ceil_mode 51 would do
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, use_bias=True, **self.kinds)
         dense = functools.partial(

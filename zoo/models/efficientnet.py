@@ -48,7 +48,7 @@ short. Initial weights are He's, for depthwise convolutions per group.
 from collections.abc import Callable
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -56,6 +56,7 @@ import jax
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     InvertedResidual,
     Layer,
     Padding,
@@ -142,7 +143,7 @@ class EfficientNet(Classifier):
       activation: everywhere, inside squeeze-excite too.
       padding: "symmetric", or "SAME" as TensorFlow has it.
       norm_epsilon: of BatchNorm.
-      norm_momentum: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first (Huang et al.
         2016, https://arxiv.org/abs/1603.09382).
@@ -166,7 +167,7 @@ class EfficientNet(Classifier):
     smallest_image = 1  # all convolutions pad
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, padding=self.padding, **self.kinds)
         norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
@@ -240,8 +241,10 @@ _LITE_SIZES = {
     "efficientnet_lite4": (300, 1.4, 1.8, 0.3, 1e-3),
 }
 
-VARIANTS = {name: dict(zip(_COLUMNS, row, strict=True)) for name, (_, *row) in _SIZES.items()}
-VARIANTS_LITE = {
+VARIANTS: dict[str, dict[str, Any]] = {
+    name: dict(zip(_COLUMNS, row, strict=True)) for name, (_, *row) in _SIZES.items()
+}
+VARIANTS_LITE: dict[str, dict[str, Any]] = {
     name: {**_LITE, **dict(zip(_COLUMNS, row, strict=True))}
     for name, (_, *row) in _LITE_SIZES.items()
 }

@@ -41,6 +41,7 @@ import jax.numpy as jnp
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     Layer,
     Padding,
     adaptive_avg_pool,
@@ -158,6 +159,7 @@ class GoogLeNet(Classifier):
       dropout_rate: in front of the head.
       aux_dropout_rate: in front of the last layer of each auxiliary head.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       remat: stages, counted from 1, to compute again in the backward pass.
     """
 
@@ -165,6 +167,7 @@ class GoogLeNet(Classifier):
     dropout_rate: float = 0.2
     aux_dropout_rate: float = 0.7
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.9
     remat: tuple[int, ...] = ()
 
     smallest_image = 15
@@ -174,7 +177,7 @@ class GoogLeNet(Classifier):
 
     def unit(self, train: bool) -> Layer:
         """Returns the bound `Unit`."""
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         return functools.partial(Unit, conv=functools.partial(Conv, **self.kinds), norm=norm)
 
     def response_norm(self, x: jax.Array) -> jax.Array:
@@ -192,7 +195,7 @@ class GoogLeNet(Classifier):
         return self.classify(x, name=f"{name}_head")
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         unit, out, tapped = self.unit(train), {}, []
         x = out["stride2"] = unit(64, 7, 2, name="stem1")(images)  # [B, H/2, W/2, 64]

@@ -36,6 +36,7 @@ import jax
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     Layer,
     adaptive_avg_pool,
     avg_pool,
@@ -162,6 +163,7 @@ class InceptionV3(Classifier):
       aux_heads: one more classifier on stage 2, for training; none without `num_classes`.
       dropout_rate: in front of the head.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       norm_scale: whether BatchNorm scales; Keras's does not.
       count_include_pad: whether average pooling counts the padding, as torchvision's does;
         Keras's does not.
@@ -171,6 +173,7 @@ class InceptionV3(Classifier):
     aux_heads: bool = True
     dropout_rate: float = 0.5
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.9
     norm_scale: bool = True
     count_include_pad: bool = True
     remat: tuple[int, ...] = ()
@@ -186,10 +189,10 @@ class InceptionV3(Classifier):
         return self.classify(x.mean((1, 2)), name="aux1_head")
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         norm = functools.partial(norm, use_scale=self.norm_scale)
         unit = functools.partial(Unit, conv=conv, norm=norm)
         count = self.count_include_pad

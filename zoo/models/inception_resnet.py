@@ -31,7 +31,7 @@ import functools
 from flax import linen as nn
 import jax
 
-from zoo.layers import Classifier, Conv, Layer, max_pool, rematerialise
+from zoo.layers import Classifier, Conv, Endpoints, Layer, max_pool, rematerialise
 from zoo.models.googlenet import Step, Unit, branch, concatenate
 from zoo.models.inception import InceptionA, ReductionA, stem
 from zoo.models.inception_v4 import COLUMN, ROW, mean_pool
@@ -92,6 +92,7 @@ class InceptionResNetV2(Classifier):
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       norm_scale: whether BatchNorm scales; Keras's does not.
       remat: stages, counted from 1, to compute again in the backward pass.
     """
@@ -100,16 +101,17 @@ class InceptionResNetV2(Classifier):
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.9
     norm_scale: bool = True
     remat: tuple[int, ...] = ()
 
     smallest_image = 75
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         norm = functools.partial(norm, use_scale=self.norm_scale)
         unit = functools.partial(Unit, conv=conv, norm=norm)
         x, out = stem(unit, images)

@@ -25,7 +25,7 @@ import functools
 from flax import linen as nn
 import jax
 
-from zoo.layers import Classifier, Conv, Layer, avg_pool, max_pool, rematerialise
+from zoo.layers import Classifier, Conv, Endpoints, Layer, avg_pool, max_pool, rematerialise
 from zoo.models.googlenet import Unit, branch, concatenate
 from zoo.models.inception import ReductionA, fork
 
@@ -116,20 +116,22 @@ class InceptionV4(Classifier):
     Attributes:
       dropout_rate: in front of the head.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       remat: stages, counted from 1, to compute again in the backward pass.
     """
 
     dropout_rate: float = 0.2
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.9
     remat: tuple[int, ...] = ()
 
     smallest_image = 75
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         unit, out = functools.partial(Unit, conv=conv, norm=norm), {}
         x = unit(32, 3, 2, "VALID", name="stem1")(images)
         x = unit(32, 3, 1, "VALID", name="stem2")(x)

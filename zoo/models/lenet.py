@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.layers import Classifier
+from zoo.layers import Classifier, Endpoints
 
 # Table I: the S2 maps (of 6) that each of the 16 C3 maps sees.
 C3_INPUTS = (
@@ -146,7 +146,7 @@ class LeNet5(Classifier):
     num_classes: int | None = 10
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         del train  # nothing here behaves differently in training
         check_image(images)
         kinds = self.kinds
@@ -176,7 +176,7 @@ class LeNet5Paper(Classifier):
     num_classes: int | None = 10
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         del train
         check_image(images, channels=1)
         if self.num_classes not in (10, None):

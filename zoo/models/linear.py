@@ -23,7 +23,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 import jax
 
-from zoo.layers import Classifier
+from zoo.layers import Classifier, Endpoints
 
 
 class Linear(Classifier):
@@ -32,7 +32,7 @@ class Linear(Classifier):
     num_classes: int | None = 10
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         del train  # nothing here behaves differently in training
         self.check(images)
         (x,) = promote_dtype(images.reshape(images.shape[0], -1), dtype=self.dtype)
@@ -57,7 +57,7 @@ class MLP(Classifier):
     dropout_rate: float = 0.0
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         init = nn.initializers.he_normal()
         x = pre_logits = images.reshape(images.shape[0], -1)  # [B, H W C]

@@ -33,7 +33,7 @@ import functools
 from flax import linen as nn
 import jax
 
-from zoo.layers import Classifier, Conv, Layer, Padding, make_divisible, rematerialise
+from zoo.layers import Classifier, Conv, Endpoints, Layer, Padding, make_divisible, rematerialise
 
 
 class Block(nn.Module):
@@ -61,6 +61,7 @@ class MobileNetV1(Classifier):
         halves the map.
       padding: of convolutions; "SAME" as TensorFlow pads, or "symmetric".
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       remat: stages, counted from 1, to compute again in the backward pass.
     """
@@ -69,14 +70,15 @@ class MobileNetV1(Classifier):
     stage_sizes: tuple[int, ...] = (1, 2, 2, 6, 2)
     padding: Padding = "SAME"
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
     dropout_rate: float = 1e-3
     remat: tuple[int, ...] = ()
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, padding=self.padding, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=0.99)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         out = {}
         x = conv(make_divisible(32 * self.width_mult), 3, 2, name="stem_conv")(images)
         x = nn.relu6(norm(name="stem_bn")(x))  # [B, H/2, W/2, 32]

@@ -34,6 +34,7 @@ import jax
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     InvertedResidual,
     Padding,
     make_divisible,
@@ -61,6 +62,7 @@ class MobileNetV2(Classifier):
       stages: rows of table 2.
       padding: of convolutions; "symmetric", or "SAME" as TensorFlow pads.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       remat: stages, counted from 1, to compute again in the backward pass.
@@ -70,15 +72,16 @@ class MobileNetV2(Classifier):
     stages: tuple[tuple[int, int, int, int], ...] = TABLE
     padding: Padding = "symmetric"
     norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, padding=self.padding, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         layers = {"conv": conv, "norm": norm, "activation": nn.relu6}
         out, stride = {}, 2
         x = conv(make_divisible(32 * self.width_mult), 3, 2, name="stem_conv")(images)

@@ -36,6 +36,7 @@ import jax
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     InvertedResidual,
     Padding,
     SqueezeExcite,
@@ -108,6 +109,7 @@ class MobileNetV3(Classifier):
         its actual input; the hidden layer only grows.
       padding: of convolutions; "symmetric", or "SAME" as TensorFlow pads.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       remat: stages, counted from 1, to compute again in the backward pass.
@@ -118,15 +120,16 @@ class MobileNetV3(Classifier):
     width_mult: float = 1.0
     padding: Padding = "symmetric"
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, padding=self.padding, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=0.99)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         out, stride, inputs = {}, 2, 16  # inputs: of the next block at width 1
         x = conv(make_divisible(inputs * self.width_mult), 3, 2, name="stem_conv")(images)
         x = out["stride2"] = nn.hard_swish(norm(name="stem_bn")(x))  # [B, H/2, W/2, 16]
@@ -156,7 +159,7 @@ class MobileNetV3(Classifier):
         x = out[f"stride{stride}"] = nn.hard_swish(norm(name="last_bn")(x))
         return out | self.hide_and_classify(x.mean((1, 2)), train)
 
-    def hide_and_classify(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def hide_and_classify(self, x: jax.Array, train: bool) -> Endpoints:
         """Returns `pre_logits`, behind the hidden layer, and `logits` if there is a head."""
         hidden = make_divisible(self.hidden * max(1.0, self.width_mult))
         x = nn.Dense(hidden, name="hidden", **self.kinds)(x)

@@ -37,7 +37,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.layers import Classifier, Conv, Layer, max_pool, rematerialise
+from zoo.layers import Classifier, Conv, Endpoints, Layer, max_pool, rematerialise
 
 ZERO = nn.initializers.zeros
 
@@ -144,6 +144,7 @@ class ResNet(Classifier):
       small_images: a 3x3 stem without pooling, for 32x32 images.
       conv_bias: whether convolutions have biases in front of their BatchNorm.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first (Huang et al.
         2016, https://arxiv.org/abs/1603.09382).
@@ -156,15 +157,16 @@ class ResNet(Classifier):
     small_images: bool = False
     conv_bias: bool = False
     norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, use_bias=self.conv_bias, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         out, stride = {}, 1 if self.small_images else 2
         size = 3 if self.small_images else 7
         x = conv(self.widths[0], size, stride, name="stem_conv")(images)
@@ -190,6 +192,7 @@ class ResNetV2(Classifier):
     Attributes:
       stage_sizes: blocks per stage; the last one of each but the last stage has stride 2.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head.
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       remat: stages, counted from 1, to compute again in the backward pass.
@@ -197,15 +200,16 @@ class ResNetV2(Classifier):
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     norm_epsilon: float = 1.001e-5
+    norm_momentum: float = 0.9
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         out, stride = {}, 4
         x = conv(64, 7, 2, use_bias=True, name="stem_conv")(images)
         out["stride2"] = x  # [B, H/2, W/2, 64]

@@ -35,6 +35,7 @@ import jax
 from zoo.layers import (
     Classifier,
     Conv,
+    Endpoints,
     Layer,
     adaptive_avg_pool,
     max_pool,
@@ -75,6 +76,7 @@ class VGG(Classifier):
         and `pre_logits` are means over its positions.
       hidden_features: of the two dense layers in front of the head.
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: behind each of those two.
       remat: stages, counted from 1, to compute again in the backward pass.
     """
@@ -85,16 +87,19 @@ class VGG(Classifier):
     fully_convolutional: bool = False
     hidden_features: int = 4096
     norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
     dropout_rate: float = 0.5
     remat: tuple[int, ...] = ()
 
     smallest_image = 32
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, use_bias=True, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon) if self.use_batch_norm else None
+        norm = None
+        if self.use_batch_norm:
+            norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         out, x, stride = {}, images, 1
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
             block = rematerialise(Stage, stage in self.remat)
@@ -113,7 +118,7 @@ class VGG(Classifier):
                 f"{list(images.shape)}; enlarge them or leave it off"
             )
 
-    def dense_layers(self, x: jax.Array, conv: Layer, train: bool) -> dict[str, jax.Array]:
+    def dense_layers(self, x: jax.Array, conv: Layer, train: bool) -> Endpoints:
         """Returns what fc1, fc2 and the head make of the last map, averaged over positions."""
         dense = functools.partial(
             conv, self.hidden_features, padding="VALID", kernel_init=nn.initializers.normal(0.01)

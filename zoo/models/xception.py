@@ -30,7 +30,7 @@ import functools
 from flax import linen as nn
 import jax
 
-from zoo.layers import Classifier, Conv, Layer, Padding, max_pool, rematerialise
+from zoo.layers import Classifier, Conv, Endpoints, Layer, Padding, max_pool, rematerialise
 
 
 class SeparableConv(nn.Module):
@@ -84,6 +84,7 @@ class Xception(Classifier):
     Attributes:
       padding: of the pooling; "SAME" as the author's code has it, or "symmetric".
       norm_epsilon: of BatchNorm.
+      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
       dropout_rate: in front of the head; the paper's (section 4.3.1).
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       remat: flows to compute again in the backward pass: 1 entry, 2 middle, 3 exit.
@@ -91,6 +92,7 @@ class Xception(Classifier):
 
     padding: Padding = "SAME"
     norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
     dropout_rate: float = 0.5
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
@@ -98,10 +100,10 @@ class Xception(Classifier):
     smallest_image = 7  # the stem is not padded
 
     @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=0.99)
+        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         drops = self.stochastic_depth(self.drop_path_rate, 12, train)
         entry, middle, exit_ = (rematerialise(Block, flow in self.remat) for flow in (1, 2, 3))
 

@@ -3,9 +3,8 @@
 from zoo.models.efficientnet import TENSORFLOW, VARIANTS, VARIANTS_LITE, EfficientNet
 from zoo.models.efficientnet_v2 import VARIANTS as VARIANTS_V2
 from zoo.models.efficientnet_v2 import FusedInvertedResidual
-from zoo.weights.layouts import Layout, Rules
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
-COUNTERS = (r".*\.num_batches_tracked",)
 BLOCK = r"stage(\d)_block(\d+)/"
 
 
@@ -89,18 +88,22 @@ def keras_rules(model: EfficientNet) -> Rules:
 # Keras normalises images inside the network, in a layer that may get a number.
 NORMALISATION = (r"normalization(_\d+)?/(mean|variance|count)",)
 
+TORCH = {"norm_momentum": 0.9}  # its default
+
 LAYOUTS = {
     **{
         name: {
-            "torchvision": Layout(name, torchvision_rules, unused=COUNTERS),
-            "timm": Layout(f"tf_{name}", timm_rules, TENSORFLOW, COUNTERS),
+            "torchvision": Layout(
+                name, torchvision_rules, {} if name[-1] in "567" else TORCH, COUNTERS
+            ),
+            "timm": Layout(f"tf_{name}", timm_rules, TENSORFLOW | TORCH, COUNTERS),
             "keras": Layout(
                 f"EfficientNet{name[-2:].upper()}", keras_rules, TENSORFLOW, NORMALISATION
             ),
         }
         for name in VARIANTS
     },
-    **{name: {"timm": Layout(f"tf_{name}", timm_rules, unused=COUNTERS)} for name in VARIANTS_LITE},
+    **{name: {"timm": Layout(f"tf_{name}", timm_rules, TORCH, COUNTERS)} for name in VARIANTS_LITE},
     **{
         name: {
             "torchvision": Layout(name, torchvision_rules, unused=COUNTERS),

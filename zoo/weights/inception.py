@@ -10,9 +10,8 @@ from zoo.models.googlenet import GoogLeNet, GoogLeNet2014, Unit
 from zoo.models.inception import InceptionV3
 from zoo.models.inception_resnet import InceptionResNetV2
 from zoo.models.inception_v4 import InceptionV4
-from zoo.weights.layouts import Layout, Rules
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
-COUNTERS = (r".*\.num_batches_tracked",)
 UNIT = r"/(conv|bn)"  # the parts of a `Unit`, called the same in torch
 BRANCH = r"stage(\d)_block(\d+)/branch(\d)_(\d)([ab]?)"
 

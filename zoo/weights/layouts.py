@@ -12,6 +12,8 @@ import numpy as np
 
 Rules = Sequence[tuple[str, str | Callable[..., str]]]
 
+COUNTERS = (r".*\.num_batches_tracked",)  # of torch, which are not weights
+
 
 class Layout(NamedTuple):
     """How one framework writes the weights of one of our models.

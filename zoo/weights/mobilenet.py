@@ -4,9 +4,8 @@ from zoo.models import mobilenet_v1, mobilenet_v2
 from zoo.models.mobilenet_v1 import MobileNetV1
 from zoo.models.mobilenet_v2 import MobileNetV2
 from zoo.models.mobilenet_v3 import MobileNetV3
-from zoo.weights.layouts import Layout, Rules
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
-COUNTERS = (r".*\.num_batches_tracked",)
 BLOCK = r"stage(\d)_block(\d)/"
 
 
@@ -157,7 +156,7 @@ def timm_rules(model: MobileNetV2 | MobileNetV3) -> Rules:
     ]
 
 
-TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
+TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5, "norm_momentum": 0.9}
 KERAS = {"padding": "SAME", "norm_epsilon": 1e-3}
 
 LAYOUTS = {

@@ -1,9 +1,7 @@
 """ResNet's modules in torchvision, timm and Keras."""
 
 from zoo.models.resnet import ResNet, ResNetV2
-from zoo.weights.layouts import Layout, Rules
-
-COUNTERS = (r".*\.num_batches_tracked",)
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
 
 def torch_rules(model: ResNet) -> Rules:

@@ -1,9 +1,7 @@
 """VGG's modules in torchvision, timm and Keras."""
 
 from zoo.models.vgg import VARIANTS, VGG
-from zoo.weights.layouts import Layout, Rules
-
-COUNTERS = (r".*\.num_batches_tracked",)
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
 
 def feature_rules(model: VGG) -> Rules:

@@ -1,9 +1,7 @@
 """Xception's modules in Keras and timm."""
 
 from zoo.models.xception import Xception
-from zoo.weights.layouts import Layout, Rules
-
-COUNTERS = (r".*\.num_batches_tracked",)
+from zoo.weights.layouts import COUNTERS, Layout, Rules
 
 
 def keras_rules(model: Xception) -> Rules:
@@ -63,7 +61,7 @@ def timm_rules(model: Xception) -> Rules:
     ]
 
 
-TIMM_FIELDS = {"padding": "symmetric", "norm_epsilon": 1e-5}
+TIMM_FIELDS = {"padding": "symmetric", "norm_epsilon": 1e-5, "norm_momentum": 0.9}
 
 LAYOUTS = {
     "xception": {
