@@ -98,6 +98,14 @@ def test_asked_to_stop_it_saves_and_says_so(tmp_path, signum, code):
     assert (tmp_path / "checkpoints" / str(last)).is_dir()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["lenet_digits", "mlp_digits", "resnet_digits"])
+def test_short_version_of_each_recipe_trains(tmp_path, recipe):
+    done = train([f"--config=configs/{recipe}.py:smoke"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results.json").exists()
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
