@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.conftest import ROOT
 import zoo
 from zoo.registry import ALIASES, MODELS
 
@@ -156,6 +157,12 @@ def test_images_may_be_of_any_size_from_the_smallest_and_have_any_channels(name)
 @pytest.mark.parametrize("name", [n for n in CLASSES if hasattr(MODELS[n].module, "remat")])
 def test_recomputing_a_stage_changes_no_name_and_no_output(name):
     assert traced(name, remat=(1, 2)) == traced(name)
+
+
+def test_readme_lists_every_model_with_its_parameters():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", (ROOT / "README.md").read_text(), re.M)
+    assert {name: int(count.replace(",", "")) for name, count in rows} == PARAMETERS
+    assert [name for name, _ in rows] == list(MODELS)
 
 
 def test_train_must_be_said():

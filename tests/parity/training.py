@@ -53,14 +53,15 @@ def compare_training(case: TrainingCase) -> None:
     with warnings.catch_warnings(action="ignore"):  # the oracle's are not ours
         oracle = getattr(oracles, case.framework)(layout.published, **case.arguments)
         oracle.double()
-    before = {name: array.copy() for name, array in oracle.arrays.items()}
+    before = {
+        name: array.copy() for name, array in oracle.arrays.items() if name.endswith("running_var")
+    }
 
     def imported(arrays: Mapping[str, np.ndarray]) -> Any:
         return import_arrays(arrays, model, layout, case.framework, shape)
 
     with jax.enable_x64(True):
-        variables = jax.tree.map(lambda x: np.asarray(x, np.float64), imported(before))
-        ours, gradients, statistics = train_ours(model, variables, batches, labels)
+        ours, gradients, statistics = train_ours(model, imported(oracle.arrays), batches, labels)
         theirs, arrays = train_theirs(oracle, before, batches, labels)
         expected = imported(arrays)
         for mine, reference in zip(ours, theirs, strict=True):
