@@ -106,7 +106,13 @@ def test_making_the_weights_does_not_run_the_network(name):
     (weights, small), (_, large) = memory(size), memory(2 * size)
     assert small.output_size_in_bytes == pytest.approx(weights, rel=0.01)
     assert small.temp_size_in_bytes == large.temp_size_in_bytes
-    assert small.temp_size_in_bytes < 2 * weights  # random bits on their way to weights
+    assert small.temp_size_in_bytes < 3 * weights  # random bits on their way to weights
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "googlenet", "vgg11"])
+def test_networks_without_a_head_are_described(name):
+    described = zoo.describe(name, num_classes=None)
+    assert "logits" not in described.endpoints and str(described)
 
 
 def test_creating_and_describing_allocate_nothing():

@@ -98,6 +98,8 @@ PARAMETERS = {
 # One name for each class: what holds for the class is tested once.
 CLASSES = list({entry.module: name for name, entry in reversed(MODELS.items())}.values())
 
+NOTHING_TO_DROP = ("linear", "lenet5", "lenet5_1998")
+
 
 @functools.cache
 def traced(name: str, shape=None, **fields):
@@ -154,9 +156,33 @@ def test_images_may_be_of_any_size_from_the_smallest_and_have_any_channels(name)
             traced(name, (smallest + 13, smallest - 1, 3))
 
 
-@pytest.mark.parametrize("name", [n for n in CLASSES if hasattr(MODELS[n].module, "remat")])
-def test_recomputing_a_stage_changes_no_name_and_no_output(name):
-    assert traced(name, remat=(1, 2)) == traced(name)
+def equations(jaxpr):
+    """Yields what a program computes, inner programs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in NOTHING_TO_DROP])
+def test_what_fields_ask_for_is_in_the_program_and_changes_no_name(name):
+    asked = {"dropout_rate": 0.5, "drop_path_rate": 0.5, "remat": (1,)}
+    fields = {f: v for f, v in asked.items() if f in MODELS[name].module.__dataclass_fields__}
+    assert "dropout_rate" in fields
+    model = zoo.create_model(name, **fields)
+
+    def apply(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+    images = jax.ShapeDtypeStruct((2, *MODELS[name].image_shape), jnp.float32)
+    found = list(equations(jax.make_jaxpr(apply)(traced(name)[1], images).jaxpr))
+    drawn = {e.outvars[0].aval.shape for e in found if e.primitive.name == "random_bits"}
+    assert drawn - {(2, 1, 1, 1)}  # for each feature
+    assert ((2, 1, 1, 1) in drawn) == ("drop_path_rate" in fields)  # for each example
+    assert any(e.primitive.name in ("checkpoint", "remat2") for e in found) == ("remat" in fields)
 
 
 def test_readme_lists_every_model_with_its_parameters():
@@ -187,12 +213,19 @@ def test_aliases_name_models_and_nothing_twice():
     ("call", "message"),
     [
         (lambda: zoo.create_model("lenet_5"), "unknown model 'lenet_5'. Did you mean 'lenet5'"),
-        (lambda: zoo.create_model("lenet5", num_classes=0), "num_classes must be at least 1"),
+        (
+            lambda: zoo.create_model("lenet5", num_classes=0),
+            "num_classes=0: must be a whole number from 1 on",
+        ),
         (
             lambda: zoo.create_model("lenet5", num_clases=3),
             "no field 'num_clases'. Did you mean 'num_classes'?",
         ),
         (lambda: traced("lenet5_1998", num_classes=26), "use lenet5 for any number"),
+        (lambda: zoo.create_model("resnet18", remat=1), "remat=1: must be a tuple of stages"),
+        (lambda: zoo.create_model("vgg16", dropout_rate=2), "dropout_rate=2: must be from 0 to 1"),
+        (lambda: zoo.create_model("mobilenet_v2", width_mult=0), "must be greater than 0"),
+        (lambda: zoo.create_model("efficientnet_b0", padding="VALID"), "'symmetric' or 'SAME'"),
         (lambda: traced("resnet50", (224, 3)), "takes images [B, H, W, C]"),
         (lambda: traced("lenet5", (28, 28, 1)), "takes images [B, 32, 32, C]"),
         (lambda: traced("lenet5_1998", (32, 32, 3)), "use lenet5 for colour"),

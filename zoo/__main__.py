@@ -7,14 +7,19 @@ import sys
 
 import zoo
 from zoo.description import describe, dimensions
-from zoo.registry import ALIASES
+from zoo.errors import suggest
+from zoo.registry import ALIASES, find_model
 
 
 def list_command(arguments: argparse.Namespace) -> None:
     """Prints the models that match, with what they cost."""
     names = zoo.list_models(arguments.pattern)
     if not names:
-        raise ValueError(f"no model matches {arguments.pattern!r}; python -m zoo list has them all")
+        hint = suggest(arguments.pattern, [*zoo.list_models(), *ALIASES])
+        raise ValueError(
+            f"no model matches {arguments.pattern!r}.{hint} Wildcards are those of a shell, as in "
+            f"'*{arguments.pattern.strip('*')}*'; without a pattern all are listed"
+        )
     if arguments.names:
         print("\n".join(names))
         return
@@ -34,9 +39,10 @@ def list_command(arguments: argparse.Namespace) -> None:
 
 def describe_command(arguments: argparse.Namespace) -> None:
     """Prints one model, layer by layer."""
-    shape = None
+    height, width, channels = find_model(arguments.model).image_shape
     if arguments.image_size is not None:
-        shape = (arguments.image_size, arguments.image_size, arguments.channels)
+        height = width = arguments.image_size
+    shape = (height, width, channels if arguments.channels is None else arguments.channels)
     fields = {} if arguments.num_classes is None else {"num_classes": arguments.num_classes}
     described = describe(arguments.model, image_shape=shape, **fields)
     print(json.dumps(described.as_dict()) if arguments.json else described)
@@ -55,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("describe", help="one model, layer by layer")
     command.add_argument("model", help="a name or an alias")
     command.add_argument("--image-size", type=int, help="default: as published")
-    command.add_argument("--channels", type=int, default=3, help="with --image-size")
+    command.add_argument("--channels", type=int, help="default: as published")
     command.add_argument("--num-classes", type=int, help="default: as published")
     command.add_argument("--json", action="store_true", help="everything as JSON")
     command.set_defaults(run=describe_command)

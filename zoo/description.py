@@ -9,7 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.registry import create_model, find_model
+from zoo.registry import ALIASES, create_model, find_model
 
 Shape = tuple[int, ...]
 
@@ -71,7 +71,7 @@ class Description:
     def _lines(self) -> Iterator[str]:
         yield f"{self.name} on images {dimensions(self.image_shape)}"
         yield ""
-        width = max(len("layer"), *(len(row.name) for row in self.layers))
+        width = max(map(len, ["layer", *(row.name for row in self.layers)]))
         yield f"{'layer':{width}}  {'kind':12} {'output':>14} {'parameters':>13} {'MACs':>16}"
         for row in self.layers:
             yield (
@@ -182,9 +182,9 @@ def describe(
     rows, out, variables = layer_table(model, shape, method="endpoints", train=False)
     runs = [row for row in rows if not row.name.startswith("aux")]
     return Description(
-        name=name,
+        name=ALIASES.get(name, name),
         image_shape=shape,
-        parameters=_size(variables["params"]),
+        parameters=_size(variables.get("params", {})),
         statistics=_size(variables.get("batch_stats", {})),
         macs=sum(row.macs for row in runs),
         activations=sum(row.activations for row in runs),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
@@ -14,6 +14,38 @@ import numpy as np
 Layer = Callable[..., nn.Module]  # a module class, or one with some of its fields bound
 Endpoints = dict[str, Any]  # arrays by name; `aux_logits` is a tuple of them
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+_RATE = (_is_rate, "from 0 to 1")
+_MULTIPLIER = (_is_positive, "greater than 0")
+
+# What fields of these names may be, whatever the family.
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_classes": (
+        lambda v: isinstance(v, int) and v >= 1,
+        "a whole number from 1 on, or None for no head",
+    ),
+    "dropout_rate": _RATE,
+    "aux_dropout_rate": _RATE,
+    "drop_path_rate": _RATE,
+    "norm_epsilon": _MULTIPLIER,
+    "norm_momentum": _RATE,
+    "width_mult": _MULTIPLIER,
+    "depth_mult": _MULTIPLIER,
+    "padding": (lambda v: v in ("symmetric", "SAME"), "'symmetric' or 'SAME'"),
+    "remat": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(i, int) and i > 0 for i in v),
+        "a tuple of stages, counted from 1",
+    ),
+}
 
 
 class Classifier(nn.Module):
@@ -35,7 +67,20 @@ class Classifier(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
-    smallest_image = 1  # height and width below which a map would be empty
+    smallest: ClassVar[int] = 1
+
+    @property
+    def smallest_image(self) -> int:
+        """Height and width below which a map would be empty."""
+        return self.smallest
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for fields that no network can have."""
+        super().__post_init__()
+        for field, (holds, allowed) in ALLOWED.items():
+            value = getattr(self, field, None)
+            if value is not None and not holds(value):
+                raise ValueError(f"{type(self).__name__}: {field}={value!r}: must be {allowed}")
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Returns logits [B, num_classes], or features [B, D] without a head.
@@ -54,7 +99,7 @@ class Classifier(nn.Module):
     def check(self, images: jax.Array) -> None:
         """Raises ValueError unless images are [B, H, W, C] and large enough."""
         least = self.smallest_image
-        if images.ndim != 4 or min(images.shape[1:3]) < least:
+        if images.ndim != 4 or min(images.shape[1:3]) < least or images.shape[3] < 1:
             raise ValueError(
                 f"{type(self).__name__} takes images [B, H, W, C] of at least {least}x{least} "
                 f"pixels, got {list(images.shape)}; resize them"
@@ -76,6 +121,9 @@ class Classifier(nn.Module):
 
     def batch_norm(self, train: bool, *, epsilon: float, momentum: float) -> Layer:
         """Returns BatchNorm with everything bound but its name.
+
+        Its running variance averages the biased variance of each batch of n values; torch
+        averages the unbiased one, which is n / (n - 1) times as large.
 
         Args:
           train: use the batch's statistics and update the averages.
@@ -109,7 +157,7 @@ class Classifier(nn.Module):
         x = x.mean((1, 2))
         out = {"pre_logits": x}
         if self.num_classes is not None:
-            x = nn.Dropout(dropout_rate, deterministic=not train)(x)
+            x = nn.Dropout(dropout_rate, deterministic=not train, name="dropout")(x)
             out["logits"] = self.classify(x)
         return out
 
@@ -283,7 +331,7 @@ def local_response_norm(
     squares = jnp.square(x)
     total = lax.reduce_window(
         squares,
-        jnp.zeros((), x.dtype),
+        np.zeros((), x.dtype),  # a constant, or JAX does not see that this is a sum
         lax.add,
         (1, 1, 1, size),
         (1, 1, 1, 1),

@@ -115,9 +115,21 @@ def find_model(name: str) -> Entry:
     """
     entry = MODELS.get(ALIASES.get(name, name))
     if entry is None:
-        hint = suggest(name, [*MODELS, *ALIASES])
+        hint = _flavour(name) or suggest(name, [*MODELS, *ALIASES])
         raise ValueError(f"unknown model {name!r}.{hint} zoo.list_models() has all {len(MODELS)}.")
     return entry
+
+
+def _flavour(name: str) -> str:
+    """Returns how to make what others publish under a name that is not quite one of ours."""
+    from zoo.weights.catalogue import LAYOUTS  # which knows the models, and so comes after them
+
+    for ours, layouts in LAYOUTS.items():
+        for framework, layout in layouts.items():
+            if layout.published == name:
+                fields = "".join(f", {key}={value!r}" for key, value in layout.fields.items())
+                return f" {framework}'s {name} is create_model({ours!r}{fields})."
+    return ""
 
 
 def create_model(name: str, **fields: Any) -> Classifier:
@@ -153,7 +165,4 @@ def create_model(name: str, **fields: Any) -> Classifier:
             raise ValueError(
                 f"model {name!r} has no field {field!r}.{suggest(field, allowed)} It has {allowed}."
             )
-    num_classes = fields.get("num_classes")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, or None for no head; got {num_classes}")
     return entry.module(**{**entry.fields, **fields})

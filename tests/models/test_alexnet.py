@@ -36,13 +36,14 @@ def test_maps_are_those_of_figure_2(name, size):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_any_image_from_63_pixels_on_will_do(name):
-    for height, width, channels in ((63, 63, 3), (70, 131, 1), (300, 64, 4)):
+def test_any_image_from_the_smallest_on_will_do(name):
+    least = small(name).smallest_image
+    for height, width, channels in ((least, least, 3), (70, 131, 1), (300, 64, 4)):
         _, out = shapes(small(name), height, width, channels)
         assert out["logits"] == (2, 3)
         assert all(all(shape) for shape in out.values())
-    with pytest.raises(ValueError, match="at least 63x63"):
-        shapes(small(name), 62, 100)
+    with pytest.raises(ValueError, match=f"at least {least}x{least}"):
+        shapes(small(name), least - 1, 100)
 
 
 def test_normalisation_is_the_formula_of_section_3_3():
@@ -76,3 +77,15 @@ def test_dropout_is_on_inputs_in_2014_and_on_outputs_in_2012(name):
     head = variables["params"]["head"]
     whole = first["pre_logits"] @ head["kernel"] + head["bias"]
     assert np.allclose(whole, first["logits"], rtol=1e-4) == (name == "alexnet")
+
+
+def test_normalisation_can_be_trained_in_a_compiled_step():
+    def loss(x):
+        return jnp.sum(local_response_norm(x) ** 2)
+
+    x = jnp.linspace(-3, 3, 18).reshape(1, 1, 2, 9)
+    eager, compiled = jax.grad(loss)(x), jax.jit(jax.grad(loss))(x)
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    nudge = 1e-2 * jnp.sin(jnp.arange(18.0)).reshape(x.shape)
+    change = loss(x + nudge) - loss(x - nudge)
+    np.testing.assert_allclose(2 * jnp.sum(eager * nudge), change, rtol=1e-3)

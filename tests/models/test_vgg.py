@@ -72,7 +72,7 @@ def test_too_small_images_say_what_is_wanted():
     make(32, 45)
     with pytest.raises(ValueError, match="at least 32x32"):
         make(31, 45)
-    with pytest.raises(ValueError, match="window of 224x224"):
+    with pytest.raises(ValueError, match="at least 224x224"):
         make(224, 223, fully_convolutional=True)
 
 

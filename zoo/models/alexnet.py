@@ -30,8 +30,9 @@ the graph of the Caffe model: no padding of conv1, and the last pooling keeps a 
 only partly inside, which at 227 does not occur. `alexnet` is the network with which
 torchvision's weights go: 256 features in conv4 (the paper's footnote 1 says 384), padding of
 conv1, no normalisation, and dropout in front of fc6 and fc7 (behind them in 2012). At other
-sizes means over a 6x6 grid of bins stand in for the last map. Weights start by He et al.
-2015 and biases at 0, where 2012 has N(0, 0.01^2) and some biases of 1.
+sizes means over a 6x6 grid of bins stand in for the last map. Convolutions start by He et
+al. 2015, where 2012 has N(0, 0.01^2) as here in fc6 and fc7; all biases start at 0, some of
+2012's at 1.
 """
 
 from collections.abc import Callable
@@ -73,7 +74,10 @@ class AlexNet(Classifier):
     dropout_rate: float = 0.5
     dropout_at: tuple[str, ...] = ("fc6", "fc7")
 
-    smallest_image = 63  # of `alexnet`; without padding but with ceil_mode 51 would do
+    @property
+    def smallest_image(self) -> int:
+        """What leaves one pixel for the last pooling."""
+        return 51 if self.ceil_mode else 63
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:

@@ -170,7 +170,7 @@ class GoogLeNet(Classifier):
     norm_momentum: float = 0.9
     remat: tuple[int, ...] = ()
 
-    smallest_image = 15
+    smallest = 15
     wide_kernel = 3
     last_pool = 2
     aux_means = staticmethod(grid_means)
@@ -220,11 +220,15 @@ class GoogLeNet(Classifier):
 
 
 class GoogLeNet2014(GoogLeNet):
-    """GoogLeNet as published; it has no BatchNorm, so `norm_epsilon` means nothing."""
+    """GoogLeNet as published; it has no BatchNorm, whose two fields mean nothing here.
+
+    Compared with Caffe's network without its auxiliary heads, for which there is no other
+    implementation at hand.
+    """
 
     dropout_rate: float = 0.4
 
-    smallest_image = 31
+    smallest = 31
     wide_kernel = 5
     last_pool = 3
     aux_means = staticmethod(paper_means)

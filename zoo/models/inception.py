@@ -178,7 +178,7 @@ class InceptionV3(Classifier):
     count_include_pad: bool = True
     remat: tuple[int, ...] = ()
 
-    smallest_image = 75
+    smallest = 75
 
     def auxiliary(self, x: jax.Array, unit: Layer) -> jax.Array:
         """Returns the auxiliary head's logits [B, num_classes] (figure 8)."""

@@ -105,7 +105,7 @@ class InceptionResNetV2(Classifier):
     norm_scale: bool = True
     remat: tuple[int, ...] = ()
 
-    smallest_image = 75
+    smallest = 75
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
@@ -121,7 +121,7 @@ class InceptionResNetV2(Classifier):
             ReductionB,
         )
         residuals = ((RESIDUAL_A, 10), (RESIDUAL_B, 20), (RESIDUAL_C, 10))
-        drops = self.stochastic_depth(self.drop_path_rate, 40, train)
+        drops = self.stochastic_depth(self.drop_path_rate, 10 + 20 + 10, train)
         for stage, (branches, blocks) in enumerate(residuals, 1):
             entry = rematerialise(first[stage - 1], stage in self.remat)
             x = entry(unit=unit, name=f"stage{stage}_block1")(x)

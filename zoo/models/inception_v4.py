@@ -125,7 +125,7 @@ class InceptionV4(Classifier):
     norm_momentum: float = 0.9
     remat: tuple[int, ...] = ()
 
-    smallest_image = 75
+    smallest = 75
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:

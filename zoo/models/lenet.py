@@ -145,6 +145,8 @@ class LeNet5(Classifier):
 
     num_classes: int | None = 10
 
+    smallest = 32  # and the largest
+
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         del train  # nothing here behaves differently in training
@@ -174,6 +176,8 @@ class LeNet5Paper(Classifier):
     """
 
     num_classes: int | None = 10
+
+    smallest = 32  # and the largest
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:

@@ -20,7 +20,8 @@ first of them with stride s.
 At width 1.0: 300 10^6 multiply-adds, 3.4 10^6 parameters, 72.0 % top-1; at 1.4: 585, 6.9
 and 74.7 (table 4).
 
-Differs from the paper: widths are rounded to a multiple of 8, as the authors' code does.
+Differs from the paper: widths are rounded to a multiple of 8, as the authors' code does, and
+so there are 3,504,872 parameters, and 6,108,776 at 1.4, as in timm and Keras.
 Padding is symmetric and BatchNorm's epsilon 1e-5, as torchvision and timm trained it; the
 authors (and Keras) have padding "SAME" and epsilon 1e-3. There is dropout in front of the
 head.

@@ -166,7 +166,7 @@ class MobileNetV3(Classifier):
         x = nn.hard_swish(x)
         out = {"pre_logits": x}
         if self.num_classes is not None:
-            x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+            x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
             out["logits"] = self.classify(x)
         return out
 

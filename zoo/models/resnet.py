@@ -225,7 +225,7 @@ class ResNetV2(Classifier):
                 x = block(2 ** (stage + 5), strides, **layers, name=name)(x)
                 stride *= strides
                 out[f"stride{stride}"] = x  # [B, H/stride, W/stride, 4 x features]
-        x = out["stride32"] = nn.relu(norm(name="final_bn")(x))  # [B, H/32, W/32, 2048]
+        x = out[f"stride{stride}"] = nn.relu(norm(name="final_bn")(x))  # [B, H/32, W/32, 2048]
         return out | self.pool_and_classify(x, self.dropout_rate, train)
 
 

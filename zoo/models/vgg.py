@@ -72,8 +72,10 @@ class VGG(Classifier):
       widths: features of each stage.
       use_batch_norm: whether BatchNorm follows each convolution.
       fully_convolutional: slide the dense layers over the last map (section 3.2), for
-        images of 224x224 or more. Adds the endpoint `logits_map` [B, H', W', K]; `logits`
-        and `pre_logits` are means over its positions.
+        images of 224x224 or more. Each position of the endpoint `logits_map`
+        [B, H', W', K] is what the dense layers make of one 7x7 window of that map (not of
+        a crop of the image, whose borders would be padded); `logits` and `pre_logits` are
+        means over its positions.
       hidden_features: of the two dense layers in front of the head.
       norm_epsilon: of BatchNorm.
       norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
@@ -91,7 +93,10 @@ class VGG(Classifier):
     dropout_rate: float = 0.5
     remat: tuple[int, ...] = ()
 
-    smallest_image = 32
+    @property
+    def smallest_image(self) -> int:
+        """A pixel at the end of all stages; 7x7 of them for the dense layers to slide over."""
+        return 2 ** len(self.stage_sizes) * (7 if self.fully_convolutional else 1)
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
@@ -108,15 +113,6 @@ class VGG(Classifier):
             x, stride = max_pool(x, 2, 2), 2 * stride
         out[f"stride{stride}"] = x  # [B, H/32, W/32, 512]
         return out | self.dense_layers(x, conv, train)
-
-    def check(self, images: jax.Array) -> None:
-        """Raises ValueError unless the images are large enough for the mode."""
-        super().check(images)
-        if self.fully_convolutional and min(images.shape[1:3]) < 224:
-            raise ValueError(
-                f"fully_convolutional slides a window of 224x224 pixels, got images "
-                f"{list(images.shape)}; enlarge them or leave it off"
-            )
 
     def dense_layers(self, x: jax.Array, conv: Layer, train: bool) -> Endpoints:
         """Returns what fc1, fc2 and the head make of the last map, averaged over positions."""

@@ -21,7 +21,8 @@ BatchNorm follows every convolution, ReLU precedes those inside blocks.
 22,855,952 parameters (table 3), 79.0 % top-1 on ImageNet (table 1).
 
 Differs from the paper: nothing known. What it leaves open is the author's code in Keras:
-the stem is not padded, pooling pads as TensorFlow does, BatchNorm has epsilon 1e-3. (The
+the stem is not padded, pooling pads as TensorFlow does, BatchNorm has epsilon 1e-3 and
+averages with 0.99. Convolutions start by He et al. 2015. (The
 ReLU that opens `entry_block1` changes nothing, for the stem ends with one.)
 """
 
@@ -85,7 +86,7 @@ class Xception(Classifier):
       padding: of the pooling; "SAME" as the author's code has it, or "symmetric".
       norm_epsilon: of BatchNorm.
       norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
-      dropout_rate: in front of the head; the paper's (section 4.3.1).
+      dropout_rate: in front of the head, as in the paper's section on regularisation.
       drop_path_rate: of the last block; grows linearly from 0 at the first.
       remat: flows to compute again in the backward pass: 1 entry, 2 middle, 3 exit.
     """
@@ -97,14 +98,14 @@ class Xception(Classifier):
     drop_path_rate: float = 0.0
     remat: tuple[int, ...] = ()
 
-    smallest_image = 7  # the stem is not padded
+    smallest = 7  # the stem is not padded
 
     @nn.compact
     def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
         self.check(images)
         conv = functools.partial(Conv, **self.kinds)
         norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
-        drops = self.stochastic_depth(self.drop_path_rate, 12, train)
+        drops = self.stochastic_depth(self.drop_path_rate, 3 + 8 + 1, train)
         entry, middle, exit_ = (rematerialise(Block, flow in self.remat) for flow in (1, 2, 3))
 
         def layers(strides: int) -> dict[str, object]:

@@ -88,34 +88,45 @@ def from_torch(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns an array of torch (or ONNX) in our order of axes.
 
     Kernels are OIHW there and HWIO here, dense ones [O, I] and [I, O]. A dense kernel
-    behind flattened maps [C, H, W] becomes the convolution [H, W, C, O] that it is.
+    behind flattened maps [C, H, W] becomes the convolution [H, W, C, O] that it is, and a
+    convolution with one position the dense kernel that it is.
 
     Raises:
       ValueError: if the shapes do not agree.
     """
-    if len(shape) == 1:
-        theirs, axes = shape, (0,)
-    elif len(shape) == 2:
-        theirs, axes = shape[::-1], (1, 0)
-        if array.shape[:2] == (1, 1):  # Caffe's dense kernels are [1, 1, O, I]
-            array = array[0, 0]
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        theirs, axes = (outputs, inputs, height, width), (2, 3, 1, 0)
+        alike = [(outputs, inputs * height * width)]
     else:
-        theirs, axes = tuple(shape[i] for i in (3, 2, 0, 1)), (2, 3, 1, 0)
-    if array.shape[0] != theirs[0] or array.size != int(np.prod(theirs)):
-        raise ValueError(f"shape {list(array.shape)}, expected {list(theirs)}")
-    return array.reshape(theirs).transpose(axes)
+        theirs, axes = shape[::-1], tuple(range(len(shape)))[::-1]
+        alike = [(*theirs, 1, 1), (1, 1, *theirs)]  # the latter is Caffe's dense kernel
+    return _reshaped(array, theirs, alike).transpose(axes)
 
 
 def from_keras(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns an array of Keras, whose order of axes is ours.
 
-    Depthwise kernels are [H, W, C, M] there and [H, W, 1, C M] here; a dense kernel behind
-    flattened maps becomes the convolution that it is.
+    Depthwise kernels are [H, W, C, M] there and [H, W, 1, C M] here. Dense kernels and
+    convolutions that are the same function become each other, as in `from_torch`.
 
     Raises:
       ValueError: if the shapes do not agree.
     """
-    if array.size != int(np.prod(shape)):
+    alike: list[tuple[int, ...]] = [(1, 1, *shape)]
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        alike = [(height * width * inputs, outputs)]
+        if inputs == 1:
+            alike.append((height, width, outputs, 1))
+    return _reshaped(array, shape, alike)
+
+
+def _reshaped(
+    array: np.ndarray, shape: tuple[int, ...], alike: Sequence[tuple[int, ...]]
+) -> np.ndarray:
+    """Returns an array in a shape that it has, or has by another name."""
+    if array.shape != shape and array.shape not in alike:
         raise ValueError(f"shape {list(array.shape)}, expected {list(shape)}")
     return array.reshape(shape)
 
