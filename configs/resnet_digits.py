@@ -34,5 +34,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.warmup = "1 epoch"
     config.optimizer.weight_decay = 1e-4
 
-    smoke = {"train_for": "2 steps", "evaluate_every": "2 steps"}
+    smoke = {"train_for": "2 steps", "evaluate_every": "2 steps", "optimizer.warmup": "1 step"}
     return default.variant(config, variant, smoke=smoke)

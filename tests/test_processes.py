@@ -84,7 +84,10 @@ def test_ten_kills_change_not_one_bit(tmp_path):
     assert record == expected_record
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_asked_to_stop_it_saves_and_says_so(tmp_path, signum, code):
     process = start(LONG, tmp_path)
     wait_for_step(process, tmp_path, 13)
@@ -140,6 +143,7 @@ def finish(processes: list[subprocess.Popen]) -> list[str]:
     return errors
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Two processes on loopback against one process with two devices."""
     finish(start_two(QUICK, tmp_path))

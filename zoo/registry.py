@@ -20,6 +20,7 @@ from zoo.models import (
     mobilenet_v2,
     mobilenet_v3,
     resnet,
+    resnet_v2,
     vgg,
     xception,
 )
@@ -55,7 +56,7 @@ MODELS: dict[str, Entry] = {
     **_rows(alexnet.AlexNet, alexnet.VARIANTS, {"alexnet": 224, "alexnet_2012": 227}),
     **_rows(vgg.VGG, vgg.VARIANTS),
     **_rows(resnet.ResNet, resnet.VARIANTS),
-    **_rows(resnet.ResNetV2, resnet.VARIANTS_V2),
+    **_rows(resnet_v2.ResNetV2, resnet_v2.VARIANTS),
     **_rows(resnet.ResNet, resnet.VARIANTS_CIFAR, 32),
     **_rows(googlenet.GoogLeNet, googlenet.VARIANTS),
     **_rows(googlenet.GoogLeNet2014, googlenet.VARIANTS_2014),

@@ -53,6 +53,7 @@ def test_without_a_head_there_are_no_auxiliary_heads(name):
     assert not [module for module in params if module.startswith(("aux", "head"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_smallest_image_is_the_smallest_with_and_without_remat(name, monkeypatch):
     model = zoo.create_model(name)

@@ -112,9 +112,9 @@ def test_a_run_leaves_everything_behind(config, splits, tmp_path, capsys):
     ("reads", "signum"),
     [
         (1, signal.SIGTERM),  # while the first step compiles
-        (24 * 5, signal.SIGINT),
+        pytest.param(24 * 5, signal.SIGINT, marks=pytest.mark.slow),
         (24 * 7 + 3, signal.SIGTERM),
-        (24 * 12, signal.SIGINT),
+        pytest.param(24 * 12, signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_and_resumed_is_uninterrupted(config, splits, tmp_path, reads, signum):
@@ -242,8 +242,12 @@ def test_a_diverging_run_stops_and_saves_nothing_of_it(config, splits, tmp_path)
     ("change", "message"),
     [
         ({"optimizer.learning_rate": 0.5}, "config.optimizer.learning_rate was 0.002 and is 0.5"),
-        ({"train_for": "40 steps"}, "config.train_for was '20 steps' and is '40 steps'"),
-        ({"seed": 3}, "config.seed was 0 and is 3"),
+        pytest.param(
+            {"train_for": "40 steps"},
+            "config.train_for was '20 steps' and is '40 steps'",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"seed": 3}, "config.seed was 0 and is 3", marks=pytest.mark.slow),
     ],
 )
 def test_another_experiment_in_the_same_workdir_is_refused(

@@ -27,6 +27,7 @@ ONE_OF_EACH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "framework"), ONE_OF_EACH.values())
 def test_every_array_has_a_name_of_its_own(name, framework):
     layout = LAYOUTS[name][framework]

@@ -1,7 +1,6 @@
-"""ResNet, ResNeXt and Wide ResNet. He, Zhang, Ren and Sun 2015, 2016; Xie et al. 2016.
+"""ResNet and its kin: ResNeXt, Wide ResNet. He, Zhang, Ren and Sun 2015.
 
-"Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385 (v1)
-"Identity mappings in deep residual networks", https://arxiv.org/abs/1603.05027 (v2)
+"Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385
 "Aggregated residual transformations", https://arxiv.org/abs/1611.05431 (ResNeXt)
 "Wide residual networks", https://arxiv.org/abs/1605.07146 (Zagoruyko and Komodakis)
 
@@ -18,16 +17,29 @@ Table 1 of the first, blocks per stage; each stage halves the map and doubles th
     head                            global average pooling, dense
     10^9 multiply-adds             1.8   3.6   3.8   7.6  11.3
 
-and its section 4.2 for 32x32 images: a 3x3 stem, then three stages of n basic blocks with
-16, 32 and 64 features, 6n + 2 layers; shortcuts are identities whose missing channels are
+Its section 4.2 and table 6, for 32x32 images: a 3x3 stem, then three stages of n basic
+blocks with 16, 32 and 64 features; shortcuts are identities whose missing channels are
 zero (option A).
+
+    layers, 6n + 2        20    32    44    56   110
+    10^6 parameters     0.27  0.46  0.66  0.85   1.7
+
+ResNeXt and Wide ResNet change the middle of a bottleneck, here of stage 1:
+
+                        groups  features  10^6 parameters (of the whole, as torchvision has it)
+    resnet50                 1        64  25.6
+    resnext50_32x4d         32       128  25.0
+    resnext101_32x8d        32       256  88.8
+    resnext101_64x4d        64       256  83.5
+    wide_resnet50_2          1       128  68.9
+    wide_resnet101_2         1       128  126.9
 
 Differs from the papers: `resnet50` and its kin are "v1.5", which everyone trains and calls
 ResNet: the stride is on the 3x3 convolution, not on the first 1x1 as in table 1. The
 paper's placement is `resnet50_v1`, with the biases and epsilon of its published weights,
-Keras's; so are the `_v2`, where a stage's last block halves the map, not its first. The
-last BatchNorm of each v1 residual starts at 0 (Goyal et al. 2017, section 5.1). The paper
-does not say where option A puts its zeros; here, half in front and half behind.
+Keras's, whose BatchNorm averages with 0.99, ours with 0.9. The last BatchNorm of each
+residual starts at 0 (Goyal et al. 2017, section 5.1). The paper does not say where option A
+puts its zeros; here, half in front and half behind. Pre-activation is in `resnet_v2`.
 """
 
 from collections.abc import Callable
@@ -107,33 +119,6 @@ class Bottleneck(nn.Module):
         return nn.relu(self.drop(name="drop")(x) + shortcut)
 
 
-class PreActivation(nn.Module):
-    """The bottleneck of v2 (figure 1b): BatchNorm and ReLU come first, the sum stays bare."""
-
-    features: int
-    strides: int
-    conv: Layer
-    norm: Layer
-    drop: Layer
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        features = 4 * self.features
-        y = nn.relu(self.norm(name="preact_bn")(x))
-        if x.shape[-1] != features:
-            shortcut = self.conv(features, 1, self.strides, use_bias=True, name="downsample_conv")(
-                y
-            )
-        else:
-            shortcut = x[:, :: self.strides, :: self.strides]
-        y = self.conv(self.features, 1, name="conv1")(y)
-        y = nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(self.features, 3, self.strides, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y))
-        y = self.conv(features, 1, use_bias=True, name="conv3")(y)
-        return self.drop(name="drop")(y) + shortcut
-
-
 class ResNet(Classifier):
     """Residual network, v1 and v1.5.
 
@@ -186,49 +171,6 @@ class ResNet(Classifier):
         return out | self.pool_and_classify(x, self.dropout_rate, train)
 
 
-class ResNetV2(Classifier):
-    """Residual network with pre-activation.
-
-    Attributes:
-      stage_sizes: blocks per stage; the last one of each but the last stage has stride 2.
-      norm_epsilon: of BatchNorm.
-      norm_momentum: of BatchNorm's running averages; 0.9 is torch's 0.1.
-      dropout_rate: in front of the head.
-      drop_path_rate: of the last block; grows linearly from 0 at the first.
-      remat: stages, counted from 1, to compute again in the backward pass.
-    """
-
-    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
-    norm_epsilon: float = 1.001e-5
-    norm_momentum: float = 0.9
-    dropout_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    remat: tuple[int, ...] = ()
-
-    @nn.compact
-    def endpoints(self, images: jax.Array, *, train: bool) -> Endpoints:
-        self.check(images)
-        conv = functools.partial(Conv, **self.kinds)
-        norm = self.batch_norm(train, epsilon=self.norm_epsilon, momentum=self.norm_momentum)
-        out, stride = {}, 4
-        x = conv(64, 7, 2, use_bias=True, name="stem_conv")(images)
-        out["stride2"] = x  # [B, H/2, W/2, 64]
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros, which may win
-        x = max_pool(x, 3, 2)
-        drops = self.stochastic_depth(self.drop_path_rate, sum(self.stage_sizes), train)
-        for stage, blocks in enumerate(self.stage_sizes, 1):
-            block = rematerialise(PreActivation, stage in self.remat)
-            for i in range(blocks):
-                strides = 2 if i == blocks - 1 and stage < len(self.stage_sizes) else 1
-                layers = {"conv": conv, "norm": norm, "drop": next(drops)}
-                name = f"stage{stage}_block{i + 1}"
-                x = block(2 ** (stage + 5), strides, **layers, name=name)(x)
-                stride *= strides
-                out[f"stride{stride}"] = x  # [B, H/stride, W/stride, 4 x features]
-        x = out[f"stride{stride}"] = nn.relu(norm(name="final_bn")(x))  # [B, H/32, W/32, 2048]
-        return out | self.pool_and_classify(x, self.dropout_rate, train)
-
-
 SIZES = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -268,11 +210,6 @@ VARIANTS = {
     "resnext101_64x4d": {"stage_sizes": SIZES[101], "block": _wide(64, 4)},
     "wide_resnet50_2": {"stage_sizes": SIZES[50], "block": _wide(1, 128)},
     "wide_resnet101_2": {"stage_sizes": SIZES[101], "block": _wide(1, 128)},
-}
-VARIANTS_V2 = {
-    "resnet50_v2": {"stage_sizes": SIZES[50]},
-    "resnet101_v2": {"stage_sizes": SIZES[101]},
-    "resnet152_v2": {"stage_sizes": SIZES[152]},
 }
 VARIANTS_CIFAR = {
     f"resnet{6 * n + 2}": {"stage_sizes": (n, n, n), **_CIFAR} for n in (3, 5, 7, 9, 18)

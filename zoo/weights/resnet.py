@@ -1,6 +1,7 @@
 """ResNet's modules in torchvision, timm and Keras."""
 
-from zoo.models.resnet import ResNet, ResNetV2
+from zoo.models.resnet import ResNet
+from zoo.models.resnet_v2 import ResNetV2
 from zoo.weights.layouts import COUNTERS, Layout, Rules
 
 
