@@ -67,7 +67,14 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("case", FLAGS)
+# What tests/training/test_config.py shows as well, without starting a program for each.
+SLOW = {"group as a key", "fraction for a whole", "negative rate", "duration without unit"}
+SLOW |= {"unknown optimiser", "unknown split", "no classes", "fewer classes"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in FLAGS]
+)
 def test_bad_flags(case, workdir):
     arguments, message = FLAGS[case]
     before = saved(workdir)

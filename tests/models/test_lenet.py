@@ -82,7 +82,7 @@ def test_logits_equal_the_reference(name, reference):
         params = jax.tree.map(lambda p: rng.normal(size=p.shape) * 0.3, variables["params"])
         logits = model.apply({"params": params}, jnp.asarray(images), train=False)
     expected = np.stack([reference(params, image) for image in images])
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
 def test_c3_is_connected_as_in_table_1():

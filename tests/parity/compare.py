@@ -70,6 +70,8 @@ def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | Non
                     oracle.double()
                 theirs = oracle(images.astype(precision), list(case.endpoints.values()))
             ours = run(model, variables, images, precision)
+        # `logits_map` is VGG's own; no other implementation slides its head.
+        assert set(ours) - {"logits", "logits_map"} == set(case.endpoints)
         errors = {"logits": relative_error(ours["logits"], theirs["logits"])}
         for mine, layer in case.endpoints.items():
             errors[mine] = relative_error(ours[mine], theirs[layer])

@@ -53,6 +53,7 @@ def test_parity(case, record_property):
     compare(case, record_property)
 
 
+DEPTHS = (20, 32, 44, 56, 110)
 CIFAR = {"stride1": "layer1", "stride2": "layer2", "stride4": "layer3", "pre_logits": "avgpool"}
 
 
@@ -98,7 +99,7 @@ def small_resnet(depth: int) -> TorchOracle:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@pytest.mark.parametrize("depth", DEPTHS)
 def test_parity_of_the_small_ones(depth, record_property):
     precisions = BOTH if depth == 20 else ("float32",)
     case = Case(f"resnet{depth}", "torchvision", 32, CIFAR, precisions)
