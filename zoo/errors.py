@@ -27,6 +27,12 @@ class DataError(ZooError):
     exit_code = 65
 
 
+class WeightsError(ZooError, ValueError):
+    """A file of weights is missing, damaged, hostile, or of another network."""
+
+    exit_code = 65
+
+
 class CheckpointError(ZooError):
     """There are checkpoints but none of them can be used."""
 

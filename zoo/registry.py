@@ -123,7 +123,7 @@ def find_model(name: str) -> Entry:
 
 def _flavour(name: str) -> str:
     """Returns how to make what others publish under a name that is not quite one of ours."""
-    from zoo.weights.catalogue import LAYOUTS  # which knows the models, and so comes after them
+    from zoo.weights.families import LAYOUTS  # which knows the models, and so comes after them
 
     for ours, layouts in LAYOUTS.items():
         for framework, layout in layouts.items():

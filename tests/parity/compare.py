@@ -10,7 +10,7 @@ import pytest
 
 from tests.parity import oracles
 import zoo
-from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.families import LAYOUTS
 from zoo.weights.layouts import Layout, import_arrays
 
 LIMITS = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of the oracle's

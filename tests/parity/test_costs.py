@@ -4,7 +4,7 @@ import pytest
 
 from tests.parity.oracles import import_torchvision
 import zoo
-from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.families import LAYOUTS
 
 EVERY = [name for name, layouts in LAYOUTS.items() if "torchvision" in layouts]
 # torchvision's figure for these leaves the auxiliary heads out.

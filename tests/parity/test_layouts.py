@@ -8,7 +8,7 @@ import pytest
 from tests.parity.oracles import import_torchvision
 import zoo
 from zoo.registry import MODELS
-from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.families import LAYOUTS
 from zoo.weights.layouts import import_arrays
 
 EVERY = [(n, f) for n, layouts in LAYOUTS.items() for f in layouts if f in ("torchvision", "timm")]

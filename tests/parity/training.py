@@ -12,7 +12,7 @@ import optax
 from tests.parity import oracles
 from tests.parity.compare import relative_error
 import zoo
-from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.families import LAYOUTS
 from zoo.weights.layouts import import_arrays
 
 LIMIT = 1e-7  # of the largest value; BatchNorm over few values amplifies rounding

@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from zoo.registry import MODELS
-from zoo.weights.catalogue import LAYOUTS
+from zoo.weights.families import LAYOUTS
 from zoo.weights.layouts import (
     Layout,
     array_names,

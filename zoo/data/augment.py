@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from zoo.images import normalise
+
 
 def random_shift(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
     """Moves an image [H, W, C] by up to `pixels` in each direction; zeros come in."""
@@ -32,18 +34,6 @@ def augment(images: jax.Array, keys: jax.Array, *, shift: int, flip: bool) -> ja
         return random_flip(image, flip_key) if flip else image
 
     return jax.vmap(one)(images, keys)
-
-
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Returns (images / 255 - mean) / std as float32 [B, H, W, C].
-
-    Args:
-      images: uint8 [B, H, W, C].
-      mean: one value, or one per channel, on the scale 0 to 1.
-      std: likewise.
-    """
-    x = images.astype(jnp.float32) / 255
-    return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def example_keys(key: jax.Array, epochs: jax.Array, indices: jax.Array) -> jax.Array:

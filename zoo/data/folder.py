@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.images import decode_image, is_image_name
 from zoo.data.source import digest, parse_split, slice_bounds
 from zoo.errors import ConfigError, DataError
+from zoo.images import decode_image, is_image_name
 
 SPLIT_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 

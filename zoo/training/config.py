@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from absl import flags
 from ml_collections import ConfigDict
 
-from zoo.data.images import FITS, INTERPOLATIONS
 from zoo.errors import ConfigError, suggest
+from zoo.images import FITS, INTERPOLATIONS
 
 Config: TypeAlias = Any  # an ml_collections.ConfigDict; its fields have no static types
 

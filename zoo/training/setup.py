@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from zoo.data.augment import make_prepare
-from zoo.data.images import fit_image
 from zoo.data.loader import Batch, Examples
 from zoo.data.source import Source, Splits, open_splits
 from zoo.errors import ConfigError
+from zoo.images import fit_image
 from zoo.registry import create_model, find_model
 from zoo.tasks import classification
 from zoo.tasks.classification import Metrics

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from zoo.data.images import MAX_PIXELS, decode_image, fit_image
 from zoo.errors import DataError
+from zoo.images import MAX_PIXELS, decode_image, fit_image
 
 # An asymmetric picture: each quarter has its own colour.
 QUARTERS = np.zeros((16, 24, 3), np.uint8)

@@ -1,8 +1,10 @@
-"""Image files and arrays on the host: decode, convert, fit to the network's size."""
+"""Images on their way into a network: decode, convert, fit to its size, normalise."""
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
 import stat
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,6 +22,7 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 FITS = ("squash", "crop", "pad")
+CHANNEL_ORDERS = ("RGB", "BGR")
 
 
 def decode_image(path: str | os.PathLike) -> np.ndarray:
@@ -42,8 +45,7 @@ def decode_image(path: str | os.PathLike) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
             image.load()
-            pixels = np.array(_to_8_bit(_upright(image)))
-            return pixels.reshape(*pixels.shape[:2], -1)
+            return to_array(image)
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         raise DataError(f"{os.fsdecode(path)}: cannot be decoded ({error})") from error
 
@@ -65,6 +67,23 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
+def to_array(image: Any) -> np.ndarray:
+    """Returns a Pillow image or an array as uint8 [H, W, 1] if it is grey, else [H, W, 3].
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    array = np.asarray(_to_8_bit(_upright(image)) if isinstance(image, Image.Image) else image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ValueError(
+            "wanted a path, a Pillow image, or an array uint8 [H, W], [H, W, 1] or [H, W, 3]; "
+            f"got {type(image).__name__} {array.dtype} {list(array.shape)}"
+        )
+    return array
+
+
 def fit_image(
     image: np.ndarray,
     size: int,
@@ -80,8 +99,8 @@ def fit_image(
       size: the side of the square wanted, in pixels.
       channels: 1 (luma) or 3.
       fit: "squash" stretches to the square; "crop" resizes the shorter side to
-        size / crop_fraction and takes the centre; "pad" shrinks to fit if need be and
-        centres on black.
+        size / crop_fraction, rounded down, and takes the centre; "pad" shrinks to fit if
+        need be and centres on black. Squashing and cropping give torchvision's pixels.
       crop_fraction: the part of the resized shorter side that "crop" keeps.
       interpolation: a key of `INTERPOLATIONS`; shrinking is antialiased.
     """
@@ -92,9 +111,10 @@ def fit_image(
     if fit == "squash":
         pil = _resize(pil, size, size, resample)
     elif fit == "crop":
-        scale = round(size / crop_fraction) / min(width, height)
-        pil = _resize(pil, round(width * scale), round(height * scale), resample)
-        pil = _centre(pil, size)
+        shorter = int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342
+        longer = int(shorter * max(width, height) / min(width, height))
+        size_resized = (shorter, longer) if width <= height else (longer, shorter)
+        pil = _centre(_resize(pil, *size_resized, resample), size)
     else:
         scale = min(1.0, size / max(width, height))
         pil = _resize(pil, max(1, round(width * scale)), max(1, round(height * scale)), resample)
@@ -107,9 +127,26 @@ def _resize(image: Image.Image, width: int, height: int, resample: int) -> Image
 
 
 def _centre(image: Image.Image, size: int) -> Image.Image:
-    """Cuts or pads (with black) to the central square."""
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    """Cuts or pads (with black) to the central square; halves are rounded to even numbers."""
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def normalise(
+    images: Any, mean: Sequence[float], std: Sequence[float], channel_order: str = "RGB"
+) -> Any:
+    """Returns (images / 255 - mean) / std as float32 [..., C], of the same library's kind.
+
+    Args:
+      images: uint8 [..., C], RGB if they have three channels; of NumPy or JAX.
+      mean: one value, or one per channel of the result, on the scale 0 to 1.
+      std: likewise.
+      channel_order: of the result; one of `CHANNEL_ORDERS`.
+    """
+    if channel_order == "BGR":
+        images = images[..., ::-1]
+    x = images.astype(np.float32) / np.float32(255)
+    return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
 def is_image_name(path: Path) -> bool:
