@@ -7,6 +7,7 @@ from zoo.description import dimensions
 
 Result = tuple[str, str, int, str, float]  # model, framework, parameters, precision, error
 NAMES = {"torchvision": "torchvision", "timm": "timm", "keras": "Keras", "onnx": "ONNX"}
+NAMES |= {"timm-tf": "timm's tf_", "efficientnet-pytorch": "efficientnet-pytorch"}
 # Those whose other implementation is in the quick tests of tests/models.
 ELSEWHERE = {"linear": "scikit-learn", "mlp": "scikit-learn"}
 ELSEWHERE |= {"lenet5": "loops over SciPy", "lenet5_1998": "loops over SciPy"}

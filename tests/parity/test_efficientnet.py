@@ -1,4 +1,4 @@
-"""EfficientNet, v1, Lite and v2, against torchvision, timm and Keras."""
+"""EfficientNet, v1, Lite and v2, against torchvision, timm, Keras and PyTorch packages."""
 
 import pytest
 
@@ -6,11 +6,13 @@ from tests.parity.compare import Case, compare
 
 BOTH = ("float32", "float64")
 CALM = {"gain": 1.0}  # for stages of many blocks, see random_array
-SYMMETRIC = {"padding": "symmetric", "norm_epsilon": 1e-5}
 
 LAST = {"stride2": 1, "stride4": 2, "stride8": 3, "stride16": 5}  # stages
 TIMM = {name: f"blocks.{stage - 1}" for name, stage in LAST.items()}
 TIMM |= {"stride32": "bn2", "pre_logits": "global_pool"}
+# The package has no stages; its activation behind the head is the last one called.
+PYTORCH = {f"stride{2**i}": f"_blocks.{n}" for i, n in enumerate((0, 2, 4, 10), 1)}
+PYTORCH |= {"stride32": "_swish", "pre_logits": "_dropout"}
 KERAS = {
     "stride2": "block1a_project_bn",
     "stride4": "block2b_add",
@@ -36,25 +38,30 @@ CASES = [
     Case("efficientnet_b5", "torchvision", 32, torchvision(), arguments=CALM),
     Case("efficientnet_b6", "torchvision", 32, torchvision(), arguments=CALM),
     Case("efficientnet_b7", "torchvision", 32, torchvision(), arguments=CALM),
-    Case("efficientnet_b0", "timm", 50, TIMM, BOTH),  # as TensorFlow has it
-    Case(  # and symmetric
-        "efficientnet_b0",
-        "timm",
-        50,
-        TIMM,
-        fields=SYMMETRIC,
-        arguments={"pad_type": "", "bn_eps": 1e-5},
+    Case("efficientnet_b0", "timm", 50, TIMM),
+    Case("efficientnet_b0", "timm-tf", 50, TIMM, BOTH),
+    Case("efficientnet_b0", "efficientnet-pytorch", 50, PYTORCH, BOTH),
+    *(
+        Case(f"efficientnet_b{i}", "timm", 32, TIMM, arguments=CALM if i > 3 else {})
+        for i in range(1, 6)
+    ),
+    *(
+        Case(f"efficientnet_b{i}", "timm-tf", 32, TIMM, arguments=CALM if i > 3 else {})
+        for i in range(1, 6)
     ),
     Case("efficientnet_b0", "keras", 50, KERAS),
-    Case("efficientnet_lite0", "timm", 50, TIMM, BOTH),
-    Case("efficientnet_lite1", "timm", 33, TIMM),
-    Case("efficientnet_lite2", "timm", 32, TIMM),
-    Case("efficientnet_lite3", "timm", 32, TIMM),
-    Case("efficientnet_lite4", "timm", 32, TIMM),
+    Case("efficientnet_lite0", "timm-tf", 50, TIMM, BOTH),
+    Case("efficientnet_lite0", "timm", 50, TIMM),
+    Case("efficientnet_lite0", "efficientnet-pytorch", 50, PYTORCH, BOTH),
+    Case("efficientnet_lite1", "timm-tf", 33, TIMM),
+    Case("efficientnet_lite2", "timm-tf", 32, TIMM),
+    Case("efficientnet_lite3", "timm-tf", 32, TIMM),
+    Case("efficientnet_lite4", "timm-tf", 32, TIMM),
     Case("efficientnet_v2_s", "torchvision", 33, torchvision(6), BOTH, arguments=CALM),
     Case("efficientnet_v2_m", "torchvision", 32, torchvision(), arguments=CALM),
     Case("efficientnet_v2_l", "torchvision", 32, torchvision(), arguments=CALM),
-    Case("efficientnet_v2_s", "timm", 50, TIMM, BOTH, arguments=CALM),
+    Case("efficientnet_v2_s", "timm", 50, TIMM, arguments=CALM),
+    Case("efficientnet_v2_s", "timm-tf", 50, TIMM, BOTH, arguments=CALM),
 ]
 
 

@@ -109,9 +109,11 @@ CASES = [
     Case("mobilenet_v2_140", "timm", 64, V2_TIMM),
     Case("mobilenet_v3_small", "torchvision", 45, SMALL_TORCHVISION, BOTH),
     Case("mobilenet_v3_small", "timm", 64, SMALL_TIMM),
+    Case("mobilenet_v3_small", "timm-tf", 50, SMALL_TIMM),
     Case("mobilenet_v3_small", "keras", 50, SMALL_KERAS, BOTH, arguments=RAW),
     Case("mobilenet_v3_large", "torchvision", 45, LARGE_TORCHVISION, BOTH),
     Case("mobilenet_v3_large", "timm", 64, LARGE_TIMM),
+    Case("mobilenet_v3_large", "timm-tf", 50, LARGE_TIMM),
     Case("mobilenet_v3_large", "keras", 50, LARGE_KERAS, arguments=RAW),
     Case(
         "mobilenet_v3_large",

@@ -1,4 +1,4 @@
-"""EfficientNet's modules, v1, Lite and v2, in torchvision, timm and Keras."""
+"""EfficientNet's modules, v1, Lite and v2, in torchvision, timm, Keras and PyTorch packages."""
 
 from zoo.models.efficientnet import TENSORFLOW, VARIANTS, VARIANTS_LITE, EfficientNet
 from zoo.models.efficientnet_v2 import VARIANTS as VARIANTS_V2
@@ -85,10 +85,31 @@ def keras_rules(model: EfficientNet) -> Rules:
     ]
 
 
-# Keras normalises images inside the network, in a layer that may get a number.
-NORMALISATION = (r"normalization(_\d+)?/(mean|variance|count)",)
+def efficientnet_pytorch_rules(model: EfficientNet) -> Rules:
+    """Of the package `efficientnet_pytorch`: blocks are numbered through, from 0."""
+    stages = model.scaled_stages()
+    norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+
+    def block(stage: int, number: int) -> str:
+        return f"_blocks.{sum(s.layers for s in stages[: stage - 1]) + number - 1}"
+
+    return [
+        ("stem_conv", "_conv_stem"),
+        ("stem_bn", "_bn0"),
+        ("head_conv", "_conv_head"),
+        ("head_bn", "_bn1"),
+        ("head", "_fc"),
+        (BLOCK + r"se/(\w+)", lambda s, b, part: f"{block(s, b)}._se_{part}"),
+        (BLOCK + r"(\w+)_conv", lambda s, b, part: f"{block(s, b)}._{part}_conv"),
+        (BLOCK + r"(\w+)_bn", lambda s, b, part: f"{block(s, b)}.{norms[part]}"),
+    ]
+
+
+# Keras normalises images inside the network.
+NORMALISATION = (r"normalization/\d+",)
 
 TORCH = {"norm_momentum": 0.9}  # its default
+TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5, "norm_momentum": 0.9}
 
 LAYOUTS = {
     **{
@@ -96,21 +117,35 @@ LAYOUTS = {
             "torchvision": Layout(
                 name, torchvision_rules, {} if name[-1] in "567" else TORCH, COUNTERS
             ),
-            "timm": Layout(f"tf_{name}", timm_rules, TENSORFLOW | TORCH, COUNTERS),
+            "timm": Layout(name, timm_rules, TIMM, COUNTERS),
+            "timm-tf": Layout(f"tf_{name}", timm_rules, TENSORFLOW | TORCH, COUNTERS),
             "keras": Layout(
                 f"EfficientNet{name[-2:].upper()}", keras_rules, TENSORFLOW, NORMALISATION
             ),
         }
         for name in VARIANTS
     },
-    **{name: {"timm": Layout(f"tf_{name}", timm_rules, TORCH, COUNTERS)} for name in VARIANTS_LITE},
+    **{
+        name: {
+            "timm": Layout(name, timm_rules, TIMM, COUNTERS),
+            "timm-tf": Layout(f"tf_{name}", timm_rules, TORCH, COUNTERS),
+        }
+        for name in VARIANTS_LITE
+    },
     **{
         name: {
             "torchvision": Layout(name, torchvision_rules, unused=COUNTERS),
             "timm": Layout(
+                f"efficientnetv2_{name[-1]}", timm_rules, {"norm_epsilon": 1e-5}, COUNTERS
+            ),
+            "timm-tf": Layout(
                 f"tf_efficientnetv2_{name[-1]}", timm_rules, {"padding": "SAME"}, COUNTERS
             ),
         }
         for name in VARIANTS_V2
     },
 }
+for _name in (*VARIANTS, *VARIANTS_LITE):
+    LAYOUTS[_name]["efficientnet-pytorch"] = Layout(
+        _name.replace("_", "-"), efficientnet_pytorch_rules, TENSORFLOW, COUNTERS
+    )

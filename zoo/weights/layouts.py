@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import re
 from typing import Any, NamedTuple
 
-from flax import linen as nn
 from flax import traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 Rules = Sequence[tuple[str, str | Callable[..., str]]]
@@ -122,6 +119,15 @@ def from_keras(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return _reshaped(array, shape, alike)
 
 
+def as_is(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of our own, which has our shape.
+
+    Raises:
+      ValueError: if it has not.
+    """
+    return _reshaped(array, shape, ())
+
+
 def _reshaped(
     array: np.ndarray, shape: tuple[int, ...], alike: Sequence[tuple[int, ...]]
 ) -> np.ndarray:
@@ -155,11 +161,16 @@ class Framework(NamedTuple):
     array: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
+# By what a layout is called. timm has two networks with the same arrays for some models: its
+# own, and those called tf_, which pad and normalise as TensorFlow does.
 FRAMEWORKS = {
     "torchvision": Framework(torch_name, from_torch),
     "timm": Framework(torch_name, from_torch),
+    "timm-tf": Framework(torch_name, from_torch),
+    "efficientnet-pytorch": Framework(torch_name, from_torch),
     "onnx": Framework(onnx_name, from_torch),
     "keras": Framework(keras_name, from_keras),
+    "zoo": Framework(lambda module, leaf, _: f"{module}/{leaf}", as_is),
 }
 
 
@@ -187,57 +198,6 @@ def array_names(variables: Any, rules: Rules, framework: str) -> dict[tuple[str,
         twice = sorted({n for n in names.values() if n in seen or seen.add(n)})
         raise ValueError(f"several of our arrays are called {twice[:5]} in {framework}")
     return names
-
-
-def import_arrays(
-    arrays: Mapping[str, np.ndarray],
-    model: nn.Module,
-    layout: Layout,
-    framework: str,
-    image_shape: tuple[int, int, int],
-) -> Any:
-    """Returns the model's variables, filled with a framework's arrays.
-
-    Args:
-      arrays: by their names there; of a network for images with three channels.
-      model: of ours, with the layout's fields.
-      layout: of this model in that framework.
-      framework: one of `FRAMEWORKS`.
-      image_shape: [H, W, C] to trace the model with; for other than three channels the
-        first kernel is adapted, see `adapt_channels`.
-
-    Raises:
-      ValueError: unless every array of theirs is used once and every one of ours filled
-        once, with the same shape; names those that are not.
-    """
-
-    def shapes(channels: int) -> Any:
-        images = jax.ShapeDtypeStruct((1, *image_shape[:2], channels), jnp.float32)
-        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-
-    like = shapes(3)
-    names = array_names(like, layout.rules(model), framework)
-    missing = sorted(set(names.values()) - set(arrays))
-    extra = sorted(
-        name
-        for name in set(arrays) - set(names.values())
-        if not any(re.fullmatch(pattern, name) for pattern in layout.unused)
-    )
-    if missing or extra:
-        raise ValueError(
-            f"{len(missing)} arrays are missing {missing[:5]}, {len(extra)} unknown {extra[:5]}"
-        )
-    filled = {}
-    for path, leaf in _flat(like).items():
-        try:
-            filled[path] = FRAMEWORKS[framework].array(arrays[names[path]], leaf.shape)
-        except ValueError as error:
-            raise ValueError(f"array {names[path]!r} has {error}") from None
-    if image_shape[2] != 3:
-        for path, leaf in _flat(shapes(image_shape[2])).items():
-            if leaf.shape != filled[path].shape:
-                filled[path] = adapt_channels(filled[path], image_shape[2])
-    return traverse_util.unflatten_dict(filled)
 
 
 def _flat(tree: Any) -> dict[tuple[str, ...], Any]:

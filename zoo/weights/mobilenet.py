@@ -158,6 +158,7 @@ def timm_rules(model: MobileNetV2 | MobileNetV3) -> Rules:
 
 TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5, "norm_momentum": 0.9}
 KERAS = {"padding": "SAME", "norm_epsilon": 1e-3}
+TIMM_TF = KERAS | {"norm_momentum": 0.9}
 
 LAYOUTS = {
     **{name: {"keras": Layout("MobileNet", v1_keras_rules)} for name in mobilenet_v1.VARIANTS},
@@ -169,6 +170,7 @@ LAYOUTS = {
         f"mobilenet_v3_{size}": {
             "torchvision": Layout(f"mobilenet_v3_{size}", v3_torchvision_rules, unused=COUNTERS),
             "timm": Layout(f"mobilenetv3_{size}_100", timm_rules, TIMM, COUNTERS),
+            "timm-tf": Layout(f"tf_mobilenetv3_{size}_100", timm_rules, TIMM_TF, COUNTERS),
             "keras": Layout(f"MobileNetV3{size.title()}", v3_keras_rules, KERAS),
         }
         for size in ("large", "small")
