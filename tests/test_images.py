@@ -216,3 +216,10 @@ def test_every_image_fits(fit, shape, channels):
 
 def test_grey_from_colour_is_luma():
     assert fit_image(QUARTERS, 16, 1, "crop")[4, 0, 0] == round(0.299 * 255)
+
+
+def test_a_line_is_not_enlarged_until_the_memory_is_full():
+    line = np.zeros((1, 30_000, 1), np.uint8)  # to 256 x 7,680,000
+    with pytest.raises(DataError, match="30000x1 would be resized to 256x7680000, over"):
+        fit_image(line, 224, 3, crop_fraction=0.875)
+    assert fit_image(line, 224, 3, fit="squash").shape == (224, 224, 3)

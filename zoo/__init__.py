@@ -10,16 +10,32 @@ if TYPE_CHECKING:
     from zoo.description import describe
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
+    from zoo.weights.loading import load, load_weights, preprocessing
+    from zoo.weights.saving import save_weights
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compound_scaling", "create_model", "describe", "list_models"]
+__all__ = [
+    "__version__",
+    "compound_scaling",
+    "create_model",
+    "describe",
+    "list_models",
+    "load",
+    "load_weights",
+    "preprocessing",
+    "save_weights",
+]
 
 _HOMES = {
     "compound_scaling": "zoo.models.efficientnet",
     "create_model": "zoo.registry",
     "describe": "zoo.description",
     "list_models": "zoo.registry",
+    "load": "zoo.weights.loading",
+    "load_weights": "zoo.weights.loading",
+    "preprocessing": "zoo.weights.loading",
+    "save_weights": "zoo.weights.saving",
 }
 
 

@@ -7,13 +7,19 @@ import sys
 
 import zoo
 from zoo.description import describe, dimensions
-from zoo.errors import suggest
-from zoo.registry import ALIASES, find_model
+from zoo.errors import WeightsError, suggest
+from zoo.registry import ALIASES, find_model, registered_name
+from zoo.weights.catalogue import published
 
 
 def list_command(arguments: argparse.Namespace) -> None:
     """Prints the models that match, with what they cost."""
-    names = zoo.list_models(arguments.pattern)
+    names = zoo.list_models(arguments.pattern, arguments.pretrained)
+    if not names and zoo.list_models(arguments.pattern):
+        raise ValueError(
+            f"no weights were published for {arguments.pattern!r}; "
+            "without --pretrained it is listed"
+        )
     if not names:
         hint = suggest(arguments.pattern, [*zoo.list_models(), *ALIASES])
         raise ValueError(
@@ -22,6 +28,9 @@ def list_command(arguments: argparse.Namespace) -> None:
         )
     if arguments.names:
         print("\n".join(names))
+        return
+    if arguments.pretrained:
+        list_weights(names)
         return
     aliases = {name: [a for a in ALIASES if ALIASES[a] == name] for name in names}
     print(
@@ -37,6 +46,27 @@ def list_command(arguments: argparse.Namespace) -> None:
     print("GFLOPs are 10^9 x MACs x 2 of convolutions and dense layers, for one image.")
 
 
+def list_weights(names: Sequence[str]) -> None:
+    """Prints the weights that were published for some models."""
+    rows = [row for name in names for row in published(name)]
+    width = max(len(row.weights) for row in rows)
+    print(f"{'model':20} {'weights':{width}} {'image':>5} {'top-1':>6}  {'licence':12} checked")
+    for row in rows:
+        size = row.test_image_size or row.image_size
+        top1 = "-" if row.top1 is None else f"{row.top1:.1f}"
+        licence = row.licence or "-"
+        print(
+            f"{row.model:20} {row.weights:{width}} {size:5} {top1:>6}  {licence:12} "
+            f"{row.checked or '-'}"
+        )
+    print(
+        "image: side at which top-1, percent of ImageNet's validation images, was published. "
+        "checked: file = a copy was loaded here and computes what the original does; layout = "
+        "names and shapes of the arrays are those of the original library; - = neither. Only "
+        "'file' has seen the bytes: the others could not be verified without a network."
+    )
+
+
 def describe_command(arguments: argparse.Namespace) -> None:
     """Prints one model, layer by layer."""
     height, width, channels = find_model(arguments.model).image_shape
@@ -48,6 +78,26 @@ def describe_command(arguments: argparse.Namespace) -> None:
     print(json.dumps(described.as_dict()) if arguments.json else described)
 
 
+def convert_command(arguments: argparse.Namespace) -> None:
+    """Writes weights of whatever kind as ours, and prints what became of every tensor."""
+    from zoo.weights.loading import load_from
+    from zoo.weights.saving import save_weights
+    from zoo.weights.sources import find
+
+    fields = {} if arguments.num_classes is None else {"num_classes": arguments.num_classes}
+    name = registered_name(arguments.model)
+    origin = find(name, arguments.source)._replace(pickles=True, key=arguments.key)
+    weights = load_from(origin, name, arguments.layout, None, 0, fields)
+    try:
+        save_weights(arguments.folder, weights.model, weights.variables, weights.preprocessing)
+    except OSError as error:
+        raise WeightsError(
+            f"{arguments.folder}: cannot be written to ({error.strerror}); name another folder"
+        ) from error
+    print(weights.report.table() if arguments.table else weights.report)
+    print(f"written to {arguments.folder}: zoo.load({name!r}, {arguments.folder!r}) takes it")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m zoo", description=zoo.__doc__)
@@ -56,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="the models, with parameters and FLOPs")
     command.add_argument("pattern", nargs="?", default="*", help="a wildcard, as 'eff*'")
     command.add_argument("--names", action="store_true", help="names only, which is quicker")
+    command.add_argument("--pretrained", action="store_true", help="the weights published for them")
     command.set_defaults(run=list_command)
 
     command = commands.add_parser("describe", help="one model, layer by layer")
@@ -65,6 +116,18 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--num-classes", type=int, help="default: as published")
     command.add_argument("--json", action="store_true", help="everything as JSON")
     command.set_defaults(run=describe_command)
+
+    command = commands.add_parser(
+        "convert", help="weights of torchvision, timm or Keras to a folder of ours"
+    )
+    command.add_argument("model", help="a name or an alias")
+    command.add_argument("source", help="a file, a folder, a hub id; .pth needs zoo[torch]")
+    command.add_argument("folder", help="to write model.safetensors and config.json into")
+    command.add_argument("--layout", help="whose names the file has, if that is not clear")
+    command.add_argument("--num-classes", type=int, help="begin a new head of another size")
+    command.add_argument("--key", help="of the state dict in a .pth that holds several")
+    command.add_argument("--table", action="store_true", help="print a line for every array")
+    command.set_defaults(run=convert_command)
     return parser
 
 

@@ -76,7 +76,8 @@ def to_array(image: Any) -> np.ndarray:
     array = np.asarray(_to_8_bit(_upright(image)) if isinstance(image, Image.Image) else image)
     if array.ndim == 2:
         array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3):
+    right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] in (1, 3)
+    if not right or not array.size:
         raise ValueError(
             "wanted a path, a Pillow image, or an array uint8 [H, W], [H, W, 1] or [H, W, 3]; "
             f"got {type(image).__name__} {array.dtype} {list(array.shape)}"
@@ -98,21 +99,29 @@ def fit_image(
       image: uint8 [H, W, 1 or 3].
       size: the side of the square wanted, in pixels.
       channels: 1 (luma) or 3.
-      fit: "squash" stretches to the square; "crop" resizes the shorter side to
-        size / crop_fraction, rounded down, and takes the centre; "pad" shrinks to fit if
+      fit: "squash" stretches to a square of size / crop_fraction, rounded down, "crop"
+        resizes the shorter side to that, and both take the centre; "pad" shrinks to fit if
         need be and centres on black. Squashing and cropping give torchvision's pixels.
-      crop_fraction: the part of the resized shorter side that "crop" keeps.
+      crop_fraction: the part of the resized side that is kept.
       interpolation: a key of `INTERPOLATIONS`; shrinking is antialiased.
+
+    Raises:
+      DataError: if the image is so narrow that "crop" would enlarge it beyond `MAX_PIXELS`.
     """
     pil = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     pil = pil.convert("L" if channels == 1 else "RGB")
     resample = INTERPOLATIONS[interpolation]
     width, height = pil.size
+    shorter = int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342
     if fit == "squash":
-        pil = _resize(pil, size, size, resample)
+        pil = _centre(_resize(pil, shorter, shorter, resample), size)
     elif fit == "crop":
-        shorter = int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342
         longer = int(shorter * max(width, height) / min(width, height))
+        if shorter * longer > MAX_PIXELS:
+            raise DataError(
+                f"{width}x{height} would be resized to {shorter}x{longer}, over {MAX_PIXELS:,} "
+                'pixels; use fit="squash" or "pad"'
+            )
         size_resized = (shorter, longer) if width <= height else (longer, shorter)
         pil = _centre(_resize(pil, *size_resized, resample), size)
     else:

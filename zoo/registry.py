@@ -98,14 +98,26 @@ ALIASES: dict[str, str] = {
 }
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Returns the registered names that match a shell-style pattern, in table order.
+
+    Args:
+      pattern: wildcards are `*`, `?` and `[…]`.
+      pretrained: only those for which weights were published, see `zoo.weights.catalogue`.
 
     Example:
       >>> list_models("lenet*")
       ['lenet5', 'lenet5_1998']
+      >>> list_models("alexnet*", pretrained=True)
+      ['alexnet']
     """
-    return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
+    names = [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
+    if not pretrained:
+        return names
+    from zoo.weights.catalogue import published  # which knows the models, and so comes after them
+
+    with_weights = {row.model for row in published()}
+    return [name for name in names if name in with_weights]
 
 
 def find_model(name: str) -> Entry:
@@ -121,6 +133,16 @@ def find_model(name: str) -> Entry:
     return entry
 
 
+def registered_name(name: str) -> str:
+    """Returns the registered name of a name or an alias.
+
+    Raises:
+      ValueError: for an unknown name, with the close ones.
+    """
+    find_model(name)
+    return ALIASES.get(name, name)
+
+
 def _flavour(name: str) -> str:
     """Returns how to make what others publish under a name that is not quite one of ours."""
     from zoo.weights.families import LAYOUTS  # which knows the models, and so comes after them
@@ -129,7 +151,8 @@ def _flavour(name: str) -> str:
         for framework, layout in layouts.items():
             if layout.published == name:
                 fields = "".join(f", {key}={value!r}" for key, value in layout.fields.items())
-                return f" {framework}'s {name} is create_model({ours!r}{fields})."
+                owner = framework.removesuffix("-tf")
+                return f" {owner}'s {name} is create_model({ours!r}{fields})."
     return ""
 
 
@@ -167,3 +190,29 @@ def create_model(name: str, **fields: Any) -> Classifier:
                 f"model {name!r} has no field {field!r}.{suggest(field, allowed)} It has {allowed}."
             )
     return entry.module(**{**entry.fields, **fields})
+
+
+def identify(model: Classifier) -> tuple[str, dict[str, Any]]:
+    """Returns the registered name and the fields that `create_model` makes a model of.
+
+    Of several names the one with the fewest further fields; `num_classes`, `dtype` and
+    `param_dtype` are not counted and not returned.
+
+    Raises:
+      ValueError: if the model's class is not registered.
+
+    Example:
+      >>> identify(create_model("mobilenet_v2", num_classes=5, width_mult=0.9))
+      ('mobilenet_v2', {'width_mult': 0.9})
+    """
+    uncounted = ("parent", "name", "num_classes", "dtype", "param_dtype")
+    fields = [f for f in type(model).__dataclass_fields__ if f not in uncounted]
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, entry in MODELS.items():
+        if entry.module is type(model):
+            plain = create_model(name)
+            differing = [f for f in fields if getattr(model, f) != getattr(plain, f)]
+            found.append((name, {f: getattr(model, f) for f in differing}))
+    if not found:
+        raise ValueError(f"{type(model).__name__} is no class of a registered model")
+    return min(found, key=lambda pair: len(pair[1]))

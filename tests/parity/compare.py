@@ -1,6 +1,9 @@
 """One of our models against one oracle: logits and every endpoint it has."""
 
 from collections.abc import Mapping
+import functools
+from pathlib import Path
+import tempfile
 from typing import Any, NamedTuple
 import warnings
 
@@ -9,9 +12,13 @@ import numpy as np
 import pytest
 
 from tests.parity import oracles
+from tests.weights.files import in_memory
 import zoo
 from zoo.weights.families import LAYOUTS
-from zoo.weights.layouts import Layout, import_arrays
+from zoo.weights.importing import Request, fill, match
+from zoo.weights.layouts import Layout
+from zoo.weights.loading import load_from
+from zoo.weights.sources import find
 
 LIMITS = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of the oracle's
 
@@ -46,22 +53,31 @@ def make_oracle(case: Case) -> Any:
     layout = LAYOUTS[case.name][case.framework]
     if case.framework == "keras":
         return oracles.keras(layout.published, case.image_size, **case.arguments)
-    return getattr(oracles, case.framework)(layout.published, **case.arguments)
+    if case.framework == "efficientnet-pytorch":
+        return oracles.efficientnet_pytorch(layout.published, case.image_size, **case.arguments)
+    library = case.framework.removesuffix("-tf")
+    return getattr(oracles, library)(layout.published, **case.arguments)
 
 
 def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | None = None) -> None:
     """Fails unless all outputs agree; records the largest error for the table.
 
-    An oracle that no framework offers by name, but that was put together from its pieces,
-    is given with its layout.
+    The weights go the way that they go for everyone: the framework writes them to files, in
+    each of its formats, and `zoo.load_weights` reads them. Only an oracle that no framework
+    offers by name, but that was put together from its pieces, and is given with its layout,
+    hands over its arrays.
     """
-    layout = layout or LAYOUTS[case.name][case.framework]
-    model = zoo.create_model(case.name, **{**layout.fields, **case.fields})
     shape = (case.image_size, case.image_size, 3)
     images = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     with warnings.catch_warnings(action="ignore"):  # the oracle's are not ours
         oracle = oracle or make_oracle(case)
-    variables = import_arrays(oracle.arrays, model, layout, case.framework, shape)
+        if layout is None and case.framework != "onnx":
+            model, variables = from_files(oracle, case)
+        else:
+            layout = layout or LAYOUTS[case.name][case.framework]
+            model, variables = from_memory(
+                oracle.arrays, case.name, case.framework, layout, case.fields, shape
+            )
     counted = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     for precision in case.precisions:
         with jax.enable_x64(precision == "float64"):
@@ -78,6 +94,37 @@ def compare(case: Case, record: Any, *, oracle: Any = None, layout: Layout | Non
         worst = max(errors.values())
         record("parity", [case.name, case.framework, counted, precision, worst])
         assert worst <= LIMITS[precision], errors
+
+
+def from_files(oracle: Any, case: Case) -> tuple[Any, Any]:
+    """Returns our model with what the oracle's framework saved, in whatever format."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = None
+        for path in oracle.save(Path(folder)):
+            origin = find(case.name, path)._replace(pickles=True)
+            loaded = load_from(origin, case.name, case.framework, None, 0, case.fields)
+            first = first or loaded
+            assert loaded.model == first.model
+            jax.tree.map(np.testing.assert_array_equal, loaded.variables, first.variables)
+    assert first is not None
+    return first.model, first.variables
+
+
+def from_memory(
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    framework: str,
+    layout: Layout,
+    fields: Mapping[str, Any],
+    shape: tuple[int, int, int],
+) -> tuple[Any, Any]:
+    """Returns our model with arrays of torch or ONNX."""
+    tensors = in_memory(arrays)
+    create = functools.partial(zoo.create_model, name)
+    wanted = Request(name, create, fields, create().num_classes, shape)
+    matched = match(tensors, wanted, framework, layout)
+    assert matched.fits, (matched.missing, matched.unknown)
+    return matched.model, fill(tensors, matched, wanted, 3, 0, "memory")
 
 
 def run(model: Any, variables: Any, images: np.ndarray, precision: str) -> dict[str, np.ndarray]:

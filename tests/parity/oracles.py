@@ -6,6 +6,7 @@ Each oracle is a published implementation; `arrays` are its weights by their nam
 
 from collections.abc import Callable, Sequence
 import functools
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def random_array(
         else:
             fan_in = np.prod(shape[:-1])
         return rng.normal(size=shape) * np.sqrt(gain / fan_in)
-    if kind in ("running_var", "moving_variance") or kind == "gamma":
+    if kind in ("running_var", "moving_variance", "variance", "gamma"):
         return rng.uniform(0.6, 1.4, size=shape)
     return rng.normal(size=shape) * 0.2 + (kind == "weight")
 
@@ -59,6 +60,16 @@ class TorchOracle:
     def double(self) -> None:
         """Compute in float64 from now on."""
         self.module.double()
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the weights in every format that people publish; returns where."""
+        from safetensors.torch import save_file
+        import torch
+
+        state = self.module.state_dict()
+        save_file(state, folder / "x.safetensors")
+        torch.save(state, folder / "x.pth")
+        return [folder / "x.safetensors", folder / "x.pth"]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -135,12 +146,36 @@ def torchvision(name: str, gain: float = 2.0, **arguments: Any) -> TorchOracle:
     return TorchOracle(module, gain)
 
 
+class TimmOracle(TorchOracle):
+    """A classifier of timm, which writes repositories for the hub."""
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes a repository besides."""
+        from timm.models import save_for_hf
+
+        save_for_hf(self.module, folder / "repository", safe_serialization=True)
+        return [*super().save(folder), folder / "repository"]
+
+
 def timm(name: str, gain: float = 2.0, **arguments: Any) -> TorchOracle:
     """Returns a classifier of timm."""
     import_torchvision()
     import timm as package
 
-    return TorchOracle(package.create_model(name, pretrained=False, **arguments), gain)
+    return TimmOracle(package.create_model(name, pretrained=False, **arguments), gain)
+
+
+def efficientnet_pytorch(name: str, image_size: int, gain: float = 2.0) -> TorchOracle:
+    """Returns a network of `efficientnet_pytorch`, or of its sister for Lite.
+
+    They work out the padding when they are built, for images of one size.
+    """
+    package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
+    try:
+        library = importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    return TorchOracle(library.EfficientNet.from_name(name, image_size=image_size), gain)
 
 
 class KerasOracle:
@@ -184,6 +219,14 @@ class KerasOracle:
         self.keras.utils.clear_session()
         self.model = self.build()
         self.model.set_weights(weights)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the weights in every format that Keras has or had; returns where."""
+        paths = [folder / name for name in ("x.weights.h5", "x.h5", "x.keras")]
+        self.model.save_weights(paths[0])
+        for path in paths[1:]:
+            self.model.save(path)
+        return paths
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

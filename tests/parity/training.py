@@ -10,10 +10,8 @@ import numpy as np
 import optax
 
 from tests.parity import oracles
-from tests.parity.compare import relative_error
-import zoo
+from tests.parity.compare import from_memory, relative_error
 from zoo.weights.families import LAYOUTS
-from zoo.weights.layouts import import_arrays
 
 LIMIT = 1e-7  # of the largest value; BatchNorm over few values amplifies rounding
 BATCH = 4
@@ -45,7 +43,6 @@ class TrainingCase(NamedTuple):
 def compare_training(case: TrainingCase) -> None:
     """Fails unless three steps' statistics and the last one's gradients agree."""
     layout = LAYOUTS[case.name][case.framework]
-    model = zoo.create_model(case.name, **layout.fields, **case.fields)
     shape = (case.image_size, case.image_size, 3)
     rng = np.random.default_rng(1)
     batches = rng.normal(size=(STEPS, BATCH, *shape))
@@ -58,12 +55,14 @@ def compare_training(case: TrainingCase) -> None:
     }
 
     def imported(arrays: Mapping[str, np.ndarray]) -> Any:
-        return import_arrays(arrays, model, layout, case.framework, shape)
+        fields = {**case.fields, "param_dtype": jnp.float64}
+        return from_memory(arrays, case.name, case.framework, layout, fields, shape)
 
     with jax.enable_x64(True):
-        ours, gradients, statistics = train_ours(model, imported(oracle.arrays), batches, labels)
+        model, variables = imported(oracle.arrays)
+        ours, gradients, statistics = train_ours(model, variables, batches, labels)
         theirs, arrays = train_theirs(oracle, before, batches, labels)
-        expected = imported(arrays)
+        _, expected = imported(arrays)
         for mine, reference in zip(ours, theirs, strict=True):
             assert relative_error(mine, reference) <= LIMIT
         compare_trees(statistics, expected.get("batch_stats", {}))

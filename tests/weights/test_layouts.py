@@ -1,5 +1,6 @@
 """Names and orders of axes of other frameworks: one array of theirs for each of ours."""
 
+import functools
 import re
 
 import jax
@@ -7,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.weights.files import in_memory
 import zoo
 from zoo.registry import MODELS
 from zoo.weights.families import LAYOUTS
+from zoo.weights.importing import Misfit, Request, best_match, fill
 from zoo.weights.layouts import (
     Layout,
     array_names,
     from_keras,
     from_torch,
-    import_arrays,
     rename,
 )
 
@@ -115,25 +117,31 @@ def lenet_arrays(channels: int = 3) -> dict[str, np.ndarray]:
 
 
 def imported(arrays, channels=3):
-    model = zoo.create_model("lenet5")
-    return model, import_arrays(arrays, model, LENET, "torchvision", (32, 32, channels))
+    create = functools.partial(zoo.create_model, "lenet5")
+    wanted = Request("lenet5", create, {}, 10, (32, 32, 3))
+    tensors = in_memory(arrays)
+    matched = best_match(tensors, wanted, {"torchvision": LENET}, "here")
+    return matched.model, fill(tensors, matched, wanted, channels, 0, "here")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("features.f6.bias"), "1 arrays are missing ['features.f6.bias']"),
-        (lambda a: a.update(extra=np.ones(3)), "1 unknown ['extra']"),
+        (
+            lambda a: a.pop("features.f6.bias"),
+            "a whole lenet5 in layout torchvision: tensors 1 (features.f6.bias) missing",
+        ),
+        (lambda a: a.update(extra=np.ones(3)), "tensors 1 (extra) that it has no place for"),
         (
             lambda a: a.update({"features.c3.weight": np.ones((16, 6, 3, 3))}),
-            "array 'features.c3.weight' has shape [16, 6, 3, 3], expected [16, 6, 5, 5]",
+            "tensor 'features.c3.weight' has shape [16, 6, 3, 3], expected [16, 6, 5, 5]",
         ),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(change, message):
     arrays = lenet_arrays()
     change(arrays)
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(Misfit, match=re.escape(message)):
         imported(arrays)
 
 

@@ -1,15 +1,14 @@
 """How images have to be prepared for a set of weights, which is part of the weights."""
 
 import dataclasses
+import math
+from numbers import Real
 import os
 from typing import Any
 
 import numpy as np
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# What timm calls the ways to fit an image into the square.
-CROP_MODES = {"center": "crop", "squash": "squash", "pad": "pad"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Preprocessing:
       mean: one per channel, on the scale 0 to 1, in the order of the network's channels.
       std: likewise.
       interpolation: a key of `zoo.images.INTERPOLATIONS`; shrinking is antialiased.
-      crop_fraction: the part of the resized shorter side that "crop" keeps.
+      crop_fraction: the part of the resized side that is kept, see `zoo.images.fit_image`.
       fit: one of `zoo.images.FITS`.
       channel_order: "RGB", or "BGR" as in networks that come from Caffe.
       class_names: in the order of the logits; None if they are not known.
@@ -47,6 +46,34 @@ class Preprocessing:
     test_image_size: int | None = None
     test_crop_fraction: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that no preprocessing can have."""
+        from zoo import images  # here and below: it needs Pillow
+
+        fractions = [f for f in (self.crop_fraction, self.test_crop_fraction) if f is not None]
+        sizes = [s for s in (self.image_size, self.test_image_size) if s is not None]
+        for field, holds, allowed in (
+            ("image_size", all(isinstance(s, int) and s > 0 for s in sizes), "a whole number > 0"),
+            ("mean", len(self.mean) in (1, 3) and _are_finite(self.mean), "1 or 3 numbers"),
+            (
+                "std",
+                len(self.std) == len(self.mean) and _are_finite(self.std) and min(self.std) > 0,
+                "as many, > 0",
+            ),
+            ("crop_fraction", all(0 < f <= 1 for f in fractions), "> 0 and <= 1"),
+            (
+                "interpolation",
+                self.interpolation in images.INTERPOLATIONS,
+                [*images.INTERPOLATIONS],
+            ),
+            ("fit", self.fit in images.FITS, images.FITS),
+            ("channel_order", self.channel_order in images.CHANNEL_ORDERS, images.CHANNEL_ORDERS),
+        ):
+            if not holds:
+                raise ValueError(
+                    f"preprocessing {field}={getattr(self, field)!r}: must be {allowed}"
+                )
+
     def __call__(self, image: Any) -> np.ndarray:
         """Returns the network's input, float32 [image_size, image_size, C], of one image.
 
@@ -61,7 +88,7 @@ class Preprocessing:
 
     def pixels(self, image: Any) -> np.ndarray:
         """Returns uint8 [image_size, image_size, C]: decoded and fitted, not normalised."""
-        from zoo.images import decode_image, fit_image, to_array  # here: they need Pillow
+        from zoo.images import decode_image, fit_image, to_array
 
         array = decode_image(image) if isinstance(image, str | os.PathLike) else to_array(image)
         return fit_image(
@@ -79,6 +106,15 @@ class Preprocessing:
 
         return normalise(images, self.mean, self.std, self.channel_order)
 
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """Returns it for images with 1 or 3 channels; one channel takes the means of three."""
+        if channels == len(self.mean):
+            return self
+        if channels not in (1, 3):
+            raise ValueError(f"channels={channels}: images have 1 or 3; normalise others yourself")
+        mean, std = (sum(v) / len(v) for v in (self.mean, self.std))
+        return self.replace(mean=(mean,) * channels, std=(std,) * channels, channel_order="RGB")
+
     def at_test_size(self) -> "Preprocessing":
         """Returns it with the size and crop with which the accuracy was measured."""
         return dataclasses.replace(
@@ -90,3 +126,7 @@ class Preprocessing:
     def replace(self, **changes: Any) -> "Preprocessing":
         """Returns it with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _are_finite(values: Any) -> bool:
+    return all(isinstance(v, Real) and math.isfinite(v) for v in values)
