@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "lenet5"  # see zoo.list_models()
+    config.model.weights = placeholder(str)  # to begin with: file, folder or hub id; None: random
     config.model.num_classes = placeholder(int)  # None: as many as the dataset has
     config.model.dtype = "float32"  # to compute in; or "bfloat16". Weights stay float32
     config.model.arguments = ConfigDict()  # further fields of the model's class
@@ -32,13 +33,15 @@ def get_config() -> ConfigDict:
     config.data.test_split = "test"  # for the final figure; "" for none
     config.data.image_key = "image"  # the TFDS feature that holds the image
     config.data.label_key = "label"  # the TFDS feature that holds the label
+    # How images are prepared. None: as belongs to model.weights; without them as said here.
     config.data.image_size = placeholder(int)  # None: what the model was published for
     config.data.channels = placeholder(int)  # 1 or 3; None: what the model was published for
-    config.data.fit = "crop"  # to the square: "crop", "squash" or "pad"
-    config.data.crop_fraction = 1.0  # part of the resized shorter side that "crop" keeps
-    config.data.interpolation = "bilinear"  # or "nearest", "bicubic", "lanczos"
-    config.data.mean = (0.5,)  # subtracted, on the scale 0 to 1: one, or one per channel
-    config.data.std = (0.5,)  # divided by, likewise
+    config.data.fit = placeholder(str)  # "crop" (None), "squash" or "pad" to the square
+    config.data.crop_fraction = placeholder(float)  # of the resized shorter side; None: 1
+    config.data.interpolation = placeholder(str)  # "bilinear" (None), "nearest", "bicubic", …
+    config.data.mean = placeholder(tuple)  # subtracted, on the scale 0 to 1; None: (0.5,)
+    config.data.std = placeholder(tuple)  # divided by, one or one per channel; None: (0.5,)
+    config.data.channel_order = placeholder(str)  # "RGB" (None), or "BGR" as Caffe
     config.data.cache = False  # keep the fitted images in memory
     config.data.max_bad_examples = 0  # undecodable images to pass over before giving up
     config.data.threads = 2  # that load batches, per host

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.data.augment import augment, example_keys, make_prepare, normalise, random_shift
+from zoo.data.augment import augment, example_keys, make_prepare, random_shift
 from zoo.data.loader import Examples, Order, eval_batches, map_ahead, train_batches
 from zoo.data.source import ArraySource
 from zoo.errors import DataError
+from zoo.images import normalise
 from zoo.training.mesh import batch_sharding, make_mesh
 
 
@@ -162,7 +163,7 @@ def test_flip_happens_half_of_the_time():
 
 
 def test_without_a_key_nothing_is_augmented():
-    prepare = make_prepare(mean=(0.5,), std=(0.25,), shift=3, flip=True)
+    prepare = make_prepare(lambda x: normalise(x, (0.5,), (0.25,)), shift=3, flip=True)
     images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
     batch = {"image": images, "epoch": jnp.zeros(2, int), "index": jnp.arange(2)}
     np.testing.assert_allclose(prepare(batch), 2.0)

@@ -16,17 +16,19 @@ from zoo.training.config import (
     check_values,
     flatten,
     make_plan,
+    make_preprocessing,
     plain,
     to_steps,
 )
 from zoo.training.optimizer import make_optimizer, make_schedule, optimizer_names
+from zoo.weights.preprocessing import Preprocessing
 
 RECIPES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "default")
 
 
 def plan_of(config, **numbers):
     options = {"num_examples": 1000, "data_classes": 10, "num_devices": 1}
-    return make_plan(config, published_shape=(32, 32, 1), **(options | numbers))
+    return make_plan(config, image_shape=(32, 32, 1), **(options | numbers))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,6 @@ def test_impossible_values(key, value, allowed):
         ({"train_for": "soon"}, {}, "config.train_for: duration 'soon'"),
         ({"log_every": "0 steps"}, {}, "config.log_every='0 steps': must be at least one step"),
         ({"optimizer.warmup": "11 epochs"}, {}, "longer than the whole training"),
-        ({"data.mean": (0.1, 0.2, 0.3)}, {}, "the images have 1 channel"),
     ],
 )
 def test_what_does_not_go_together(changes, numbers, message):
@@ -158,6 +159,44 @@ def test_what_does_not_go_together(changes, numbers, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan_of(config, **numbers)
+
+
+def prepared(weights=None, **changes):
+    config = default.get_config()
+    config.update_from_flattened_dict({f"data.{key}": v for key, v in changes.items()})
+    return make_preprocessing(config, weights, (32, 32, 1), ["a", "b"])
+
+
+CAFFE = Preprocessing(
+    64, (0.4, 0.5, 0.6), (0.1,) * 3, "bicubic", 0.9, "squash", "BGR", ("x",), 80, 0.95
+)
+
+
+def test_images_are_prepared_as_the_weights_want_unless_said_otherwise():
+    assert prepared() == Preprocessing(
+        32, (0.5,), (0.5,), crop_fraction=1.0, class_names=("a", "b")
+    )
+    assert prepared(CAFFE) == CAFFE.replace(class_names=("a", "b"))
+    changed = prepared(CAFFE, image_size=48, mean=(0.1,), interpolation="nearest")
+    assert changed == CAFFE.replace(
+        image_size=48,
+        mean=(0.1,) * 3,
+        interpolation="nearest",
+        class_names=("a", "b"),
+        test_image_size=None,
+        test_crop_fraction=None,
+    )
+    grey = prepared(CAFFE, channels=1)
+    assert grey.mean == pytest.approx((0.5,)) and len(grey.std) == 1
+    assert (grey.channel_order, grey.test_image_size) == ("RGB", 80)
+    assert prepared(channels=3, std=(0.1, 0.2, 0.3)).std == (0.1, 0.2, 0.3)
+
+
+def test_values_per_channel_have_to_be_as_many():
+    with pytest.raises(
+        ConfigError, match=r"data.mean=\(0.1, 0.2, 0.3\): the images have 1 channel"
+    ):
+        prepared(mean=(0.1, 0.2, 0.3))
 
 
 def test_changes_that_matter():

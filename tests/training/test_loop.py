@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import zoo
 from zoo.data.source import ArraySource, Splits
 from zoo.errors import ConfigError, DataError, Interrupted, NonFiniteError, TemporaryError
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.loop import fit, only_one_run
 from zoo.training.report import read_metrics
 from zoo.training.setup import build
+from zoo.weights.preprocessing import Preprocessing
 
 
 class Tripwire:
@@ -78,7 +80,7 @@ def test_a_run_leaves_everything_behind(config, splits, tmp_path, capsys):
     names = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
     assert names == {
         *("config.json", "env.json", "metrics.jsonl", "results.json"),
-        *("checkpoints", "plots", "tensorboard"),
+        *("checkpoints", "plots", "tensorboard", "weights"),
     }
     # What a person sees: the header, the course, the results.
     for text in ("learning_rate=0.002", "total_steps=20", "lenet5=61,706", "train=200", "jax="):
@@ -106,12 +108,53 @@ def test_a_run_leaves_everything_behind(config, splits, tmp_path, capsys):
     assert record["data"]["class_names"] == list("0123456789")
     assert record["data"]["train_split"] == splits.train.fingerprint
     assert record["position"] == 20 * 24
+    # The best weights, for anyone who goes on from here.
+    model, variables, preprocess = zoo.load("lenet5", tmp_path / "weights")
+    images = np.stack([preprocess(image) for image, _ in splits.test])
+    best = model.apply(variables, images, train=False).argmax(-1)
+    assert (best == splits.test.labels).mean() == pytest.approx(results["metrics"]["test"]["top1"])
+    assert preprocess.class_names == tuple("0123456789")
+    config.model.weights = str(tmp_path / "weights")
+    for key in ("fit", "mean", "std"):
+        config.data[key] = None
+    setup = build(config, splits)
+    assert setup.preprocessing == preprocess
+    assert_same_bits(setup.init().params, variables["params"])
+    config.data.image_size = 64
+    with pytest.raises(ConfigError, match=r"config.model: LeNet-5 takes images \[B, 32, 32, C\]"):
+        build(config, splits)
+    config.model.weights = str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"config.model.weights: .*no such file or folder"):
+        build(config, splits)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(config, splits, tmp_path, capsys):
+    model = zoo.create_model("lenet5", num_classes=10)
+    variables = model.init(jax.random.key(5), np.zeros((1, 32, 32, 1)), train=False)
+    prepared = Preprocessing(32, (0.3,), (0.4,), fit="squash", class_names=tuple("abcdefghij"))
+    zoo.save_weights(tmp_path / "given", model, variables, prepared)
+    config.model.weights = str(tmp_path / "given")
+    config.data.std = (0.5,)
+    trap = splits._replace(train=Tripwire(splits.train, 24 * 7, send(signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run", splits=trap)
+    assert "the head of" in capsys.readouterr().err
+    for file in (tmp_path / "given").iterdir():
+        file.unlink()
+    fit(config, tmp_path / "run", splits=splits)
+    begun = zoo.load_weights("lenet5", tmp_path / "run" / "initial_weights")
+    assert_same_bits(begun.variables, variables)
+    assert begun.preprocessing == prepared
+    _, _, trained = zoo.load("lenet5", tmp_path / "run" / "weights")
+    assert trained == prepared.replace(
+        mean=config.data.mean, std=(0.5,), class_names=tuple("0123456789")
+    )
 
 
 @pytest.mark.parametrize(
     ("reads", "signum"),
     [
-        (1, signal.SIGTERM),  # while the first step compiles
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),  # while the first step compiles
         pytest.param(24 * 5, signal.SIGINT, marks=pytest.mark.slow),
         (24 * 7 + 3, signal.SIGTERM),
         pytest.param(24 * 12, signal.SIGINT, marks=pytest.mark.slow),
@@ -161,6 +204,7 @@ def test_a_finished_run_says_so_and_changes_nothing(config, splits, tmp_path, ca
     assert "is finished, 20 steps; nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_going_on_on_fewer_devices_is_the_same_training(config, splits, devices, tmp_path):
     config.data.cache = False
     straight = fit(config, tmp_path / "straight", splits=splits)

@@ -15,6 +15,7 @@ from zoo.training.mesh import batch_sharding, make_mesh, replicated
 from zoo.training.state import create_state
 from zoo.training.step import make_eval_step, make_train_step
 from zoo.training.totals import Totals
+from zoo.weights.preprocessing import Preprocessing
 
 
 class TinyNet(nn.Module):
@@ -28,7 +29,7 @@ class TinyNet(nn.Module):
         return nn.Dense(10, name="head")(x)
 
 
-PREPARE = make_prepare(mean=(0.5,), std=(0.5,), shift=2, flip=True)
+PREPARE = make_prepare(Preprocessing(8, (0.5,), (0.5,)).normalise, shift=2, flip=True)
 
 
 def batches(splits, count, size=16, mask=None):
@@ -56,7 +57,8 @@ def compiled(num_devices: int, ema_decay: float = 0.0, learning_rate: float = 0.
 
     def init():
         key = jax.random.key(0)
-        return create_state(TinyNet(), optimizer, key, (8, 8, 1), with_ema=ema_decay > 0)
+        variables = TinyNet().init(key, jnp.zeros((1, 8, 8, 1)), train=False)
+        return create_state(variables, optimizer, with_ema=ema_decay > 0)
 
     return jax.jit(init, out_shardings=everywhere), jax.jit(step, **shardings, donate_argnums=0)
 
@@ -71,7 +73,7 @@ def train(splits, num_devices=1, count=5, mask=None, **options):
     return jax.device_get(state), losses
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_any_number_of_devices_is_one_device(splits, num_devices):
     one, losses_of_one = train(splits)
     many, losses_of_many = train(splits, num_devices)

@@ -4,12 +4,10 @@ Every random choice is keyed by (seed, epoch, example), so an example looks the 
 the same epoch whatever the number of devices and hosts, and after any restart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-
-from zoo.images import normalise
 
 
 def random_shift(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
@@ -42,11 +40,16 @@ def example_keys(key: jax.Array, epochs: jax.Array, indices: jax.Array) -> jax.A
 
 
 def make_prepare(
-    *, mean: Sequence[float], std: Sequence[float], shift: int, flip: bool
+    normalise: Callable[[jax.Array], jax.Array], *, shift: int, flip: bool
 ) -> Callable[..., jax.Array]:
     """Returns `prepare(batch, key=None)`: the network's float32 input of a batch.
 
     With a key the images are augmented first; without, never.
+
+    Args:
+      normalise: makes float32 of uint8 [B, H, W, C].
+      shift: see `random_shift`.
+      flip: whether to, see `random_flip`.
     """
 
     def prepare(batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
@@ -54,6 +57,6 @@ def make_prepare(
         if key is not None and (shift or flip):
             keys = example_keys(key, batch["epoch"], batch["index"])
             images = augment(images, keys, shift=shift, flip=flip)
-        return normalise(images, mean, std)
+        return normalise(images)
 
     return prepare

@@ -12,7 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from zoo.errors import ConfigError, suggest
-from zoo.images import FITS, INTERPOLATIONS
+from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
+from zoo.weights.preprocessing import Preprocessing
 
 Config: TypeAlias = Any  # an ml_collections.ConfigDict; its fields have no static types
 
@@ -138,8 +139,16 @@ def _type_of(config: Config, key: str) -> type:
     return config.get_type(leaf)
 
 
-def _one_of(allowed: Sequence[str]) -> tuple[Callable[[Any], bool], str]:
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _one_of(allowed: Sequence[str]) -> Check:
     return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
+
+
+def _or_none(check: Check) -> Check:
+    holds, text = check
+    return lambda value: value is None or holds(value), text
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
@@ -150,7 +159,7 @@ _POSITIVE = (lambda v: v is None or v > 0, "greater than 0")
 _NOT_NEGATIVE = (lambda v: v >= 0 and math.isfinite(v), "0 or more")
 _FRACTION = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 
-VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+VALUES: dict[str, Check] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 2**32 - 1"),
     "batch_size": _POSITIVE,
     "ema_decay": _FRACTION,
@@ -159,11 +168,14 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.train_split": (bool, "the name of a split"),
     "data.image_size": _POSITIVE,
     "data.channels": (lambda v: v in (None, 1, 3), "1 or 3"),
-    "data.fit": _one_of(FITS),
-    "data.crop_fraction": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
-    "data.interpolation": _one_of(tuple(INTERPOLATIONS)),
-    "data.mean": (lambda v: _are_numbers(v), "1 or 3 numbers"),
-    "data.std": (lambda v: _are_numbers(v) and min(v) > 0, "1 or 3 numbers greater than 0"),
+    "data.fit": _or_none(_one_of(FITS)),
+    "data.crop_fraction": _or_none((lambda v: 0 < v <= 1, "greater than 0 and at most 1")),
+    "data.interpolation": _or_none(_one_of(tuple(INTERPOLATIONS))),
+    "data.mean": _or_none((_are_numbers, "1 or 3 numbers")),
+    "data.std": _or_none(
+        (lambda v: _are_numbers(v) and min(v) > 0, "1 or 3 numbers greater than 0")
+    ),
+    "data.channel_order": _or_none(_one_of(CHANNEL_ORDERS)),
     "data.max_bad_examples": _NOT_NEGATIVE,
     "data.threads": _POSITIVE,
     "data.prefetch": _NOT_NEGATIVE,
@@ -191,12 +203,49 @@ def check_values(config: Config) -> None:
             raise ConfigError(f"config.{key}={leaves[key]!r}: must be {text}")
 
 
+def make_preprocessing(
+    config: Config,
+    weights: Preprocessing | None,
+    published_shape: tuple[int, int, int],
+    class_names: Sequence[str],
+) -> Preprocessing:
+    """Returns how images are prepared: what the config says, else what the weights want.
+
+    Args:
+      config: the configuration.
+      weights: what belongs to the weights to begin with, if there are any.
+      published_shape: [H, W, C] the model was published for, which counts without weights.
+      class_names: of the dataset.
+
+    Raises:
+      ConfigError: for values per channel of another number of channels.
+    """
+    data = config.data
+    size, _, channels = published_shape
+    base = weights or Preprocessing(size, (0.5,), (0.5,), crop_fraction=1.0)
+    channels = data.channels or (len(base.mean) if weights else channels)
+    given = {"image_size", "fit", "crop_fraction", "interpolation", "channel_order"}
+    given = {key: data[key] for key in given if data[key] is not None}
+    if "image_size" in given or "crop_fraction" in given:
+        given |= {"test_image_size": None, "test_crop_fraction": None}  # of another network
+    base = base.with_channels(channels)
+    for key in ("mean", "std"):
+        values = getattr(base, key) if data[key] is None else data[key]
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"config.data.{key}={values!r}: the images have {channels} channel(s)"
+            )
+        given[key] = tuple(values) * (channels // len(values))
+    whole = config.model.num_classes in (None, len(class_names))
+    return base.replace(**given, class_names=tuple(class_names) if whole else None)
+
+
 def make_plan(
     config: Config,
     *,
     num_examples: int,
     data_classes: int,
-    published_shape: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
     num_devices: int,
 ) -> Plan:
     """Returns the derived numbers, having checked that they fit together.
@@ -205,7 +254,7 @@ def make_plan(
       config: the configuration.
       num_examples: the size of the training split.
       data_classes: how many classes the dataset has.
-      published_shape: [H, W, C] the model was published for.
+      image_shape: [H, W, C] that the network sees.
       num_devices: over which a batch is spread.
 
     Raises:
@@ -223,15 +272,6 @@ def make_plan(
             f"config.model.num_classes={num_classes}, but {config.data.name} has {data_classes} "
             "classes; leave it out to take as many as the data have"
         )
-    height, width, channels = published_shape
-    if config.data.image_size:
-        height = width = config.data.image_size
-    channels = config.data.channels or channels
-    for key in ("mean", "std"):
-        if len(config.data[key]) not in (1, channels):
-            raise ConfigError(
-                f"config.data.{key}={config.data[key]!r}: the images have {channels} channel(s)"
-            )
 
     def steps(key: str, least: int) -> int:
         *parents, leaf = key.split(".")
@@ -253,7 +293,7 @@ def make_plan(
         warmup_steps=steps("optimizer.warmup", 0),
         batch_per_device=config.batch_size // num_devices,
         num_classes=num_classes,
-        image_shape=(height, width, channels),
+        image_shape=image_shape,
     )
     if plan.warmup_steps > plan.total_steps:
         raise ConfigError(

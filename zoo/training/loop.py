@@ -27,10 +27,12 @@ from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.progress import Progress, Stopwatch
 from zoo.training.report import Reporter, print_results, say, warn, words, write_json
-from zoo.training.setup import Setup, build, describe_data, open_data
+from zoo.training.setup import Setup, build, open_data
 from zoo.training.signals import StopRequest, watch_signals
 from zoo.training.state import TrainState
 from zoo.training.totals import Sums, Totals
+from zoo.weights.preprocessing import Preprocessing
+from zoo.weights.saving import save_weights
 
 
 def fit(
@@ -58,7 +60,7 @@ def fit(
     """
     check_values(config)
     workdir = Path(workdir)
-    setup = build(config, splits or open_data(config), devices)
+    setup = build(config, splits or open_data(config), devices, workdir / "initial_weights")
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
@@ -148,7 +150,7 @@ class Run:
             f"config.{key} was {old.get(key)!r} and is {new.get(key)!r}"
             for key in changed_keys(old, new)
         ]
-        data = describe_data(self._setup.splits)
+        data = self._setup.describe_data()
         changed = [name for name in data if record["data"].get(name) != data[name]]
         changes += [f"the {name.replace('_', ' ')} changed" for name in changed]
         if changes and not self._setup.config.checkpoint.allow_changes:
@@ -228,14 +230,28 @@ class Run:
         self._stopwatch.pause()
         record = {
             "config": plain(self._setup.config),
-            "data": describe_data(self._setup.splits),
+            "data": self._setup.describe_data(),
             "position": step * self._setup.config.batch_size,
             "progress": self._progress.record(),
         }
         loss, _ = record["progress"]["sums"].get("loss", (0.0, 0.0))
         self._check_finite(step, loss, state.params, state.batch_stats)
+        self._keep_initial_weights()
         self._checkpoints.save(step, state, record)
         self._stopwatch.resume()
+
+    def _keep_initial_weights(self) -> None:
+        """Copies the weights that the run began with, so that a restart needs nothing else."""
+        begun = self._setup.weights
+        folder = self._workdir / "initial_weights"
+        if begun is not None and jax.process_index() == 0 and not folder.exists():
+            self._write_weights(folder, begun.variables, begun.preprocessing)
+
+    def _write_weights(self, folder: Path, variables: Any, preprocessing: Preprocessing) -> None:
+        try:
+            save_weights(folder, self._setup.model, variables, preprocessing)
+        except ValueError as error:  # a recipe may give fields that JSON cannot hold
+            warn(f"{folder} was not written ({error}); the checkpoints are whole")
 
     def _interrupt(self, signum: int, step: int) -> None:
         self._checkpoints.wait()
@@ -307,11 +323,18 @@ class Run:
                     "examples": int(count),
                     "top1_interval": classification.wilson_interval(right, count),
                 }
+        self._export(state)
         bad = {name: len(e.bad) for name, e in self._setup.examples.items() if e.bad}
         if bad:
             results["bad_examples"] = bad
         self._reporter.finish(results)
         return results
+
+    def _export(self, state: TrainState) -> None:
+        """Writes the weights as `zoo.load` takes them, with their preprocessing and classes."""
+        if jax.process_index() == 0:
+            for name, variables in _weights(state, "weights").items():
+                self._write_weights(self._workdir / name, variables, self._setup.preprocessing)
 
 
 @jax.jit

@@ -1,8 +1,8 @@
 """Everything that training changes, as one tree of arrays."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -34,23 +34,18 @@ class TrainState:
 
 
 def create_state(
-    model: nn.Module,
+    variables: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    image_shape: tuple[int, int, int],
     *,
     with_ema: bool,
 ) -> TrainState:
     """Returns the state before the first step; traceable, for `eval_shape` and `jit`.
 
     Args:
-      model: a linen module of the zoo.
+      variables: of the model, initial or imported.
       optimizer: optax's.
-      key: of the initial weights.
-      image_shape: [H, W, C].
       with_ema: whether to keep averaged weights.
     """
-    variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if with_ema else {}
     # The average starts as a copy: the same buffer twice could not be donated.
