@@ -1,5 +1,6 @@
 """Pixels against the pipelines of torchvision, timm and Keras themselves."""
 
+import functools
 import os
 from pathlib import Path
 import warnings
@@ -12,9 +13,12 @@ from tests.parity.oracles import import_torchvision
 from tests.parity.test_published import photographs
 from zoo.weights.catalogue import Published, published
 
-# Portrait and landscape, larger and smaller than the network's input, odd sizes.
-PICTURES = [np.asarray(Image.fromarray(a).convert("RGB")) for a in photographs().values()]
-PICTURES += [PICTURES[0].transpose(1, 0, 2), PICTURES[1][:133, :77], PICTURES[1][:333, :221]]
+
+@functools.cache
+def pictures() -> list[np.ndarray]:
+    """Returns portrait and landscape, larger and smaller than networks take, of odd sizes."""
+    whole = [np.asarray(Image.fromarray(a).convert("RGB")) for a in photographs().values()]
+    return [*whole, whole[0].transpose(1, 0, 2), whole[1][:133, :77], whole[1][:333, :221]]
 
 
 def one_of_each(prefix: str) -> list[Published]:
@@ -31,7 +35,7 @@ def grey_levels(ours: np.ndarray, theirs: np.ndarray, row: Published) -> float:
 
 
 def differences(row: Published, theirs) -> list[float]:
-    return [grey_levels(row.preprocessing(image), theirs(image), row) for image in PICTURES]
+    return [grey_levels(row.preprocessing(image), theirs(image), row) for image in pictures()]
 
 
 # The same pixels, so that what is left is the rounding of float32 when they are normalised.
@@ -73,7 +77,7 @@ def test_timm(row):
         settings = resolve_data_config({}, pretrained_cfg=config, use_test_size=at_test_size)
         transform = create_transform(**settings, is_training=False)
         preprocess = row.preprocessing.at_test_size() if at_test_size else row.preprocessing
-        for image in PICTURES:
+        for image in pictures():
             theirs = transform(Image.fromarray(image)).numpy().transpose(1, 2, 0)
             assert grey_levels(preprocess(image), theirs, row) < EQUAL
 
