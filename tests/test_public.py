@@ -35,6 +35,16 @@ def test_trainer_never_loads_tensorflow():
     run_python("import train, sys; assert not {'tensorflow', 'torch'} & set(sys.modules)")
 
 
+def test_without_pillow_it_says_what_to_install():
+    run_python(
+        "import sys; sys.modules['PIL'] = None\n"
+        "from zoo.weights.preprocessing import Preprocessing\n"
+        "try: Preprocessing(8)\n"
+        "except ImportError as error: assert 'zoo[weights]' in str(error)\n"
+        "else: raise SystemExit('no error')"
+    )
+
+
 def test_public_names_exist():
     assert all(hasattr(zoo, name) for name in zoo.__all__)
     assert dir(zoo) == zoo.__all__

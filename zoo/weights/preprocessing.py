@@ -11,6 +11,21 @@ import numpy as np
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def import_images() -> Any:
+    """Returns `zoo.images`, which needs Pillow.
+
+    Raises:
+      ImportError: that says how to install it.
+    """
+    try:
+        from zoo import images
+    except ImportError as error:
+        raise ImportError(
+            f"images are prepared with Pillow ({error}): pip install 'zoo[weights]'"
+        ) from error
+    return images
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """From an image to the network's input, as it was when the weights were trained.
@@ -48,8 +63,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no preprocessing can have."""
-        from zoo import images  # here and below: it needs Pillow
-
+        images = import_images()
         fractions = [f for f in (self.crop_fraction, self.test_crop_fraction) if f is not None]
         sizes = [s for s in (self.image_size, self.test_image_size) if s is not None]
         for field, holds, allowed in (
@@ -88,10 +102,10 @@ class Preprocessing:
 
     def pixels(self, image: Any) -> np.ndarray:
         """Returns uint8 [image_size, image_size, C]: decoded and fitted, not normalised."""
-        from zoo.images import decode_image, fit_image, to_array
-
-        array = decode_image(image) if isinstance(image, str | os.PathLike) else to_array(image)
-        return fit_image(
+        images = import_images()
+        named = isinstance(image, str | os.PathLike)
+        array = images.decode_image(image) if named else images.to_array(image)
+        return images.fit_image(
             array,
             self.image_size,
             len(self.mean),
@@ -102,9 +116,7 @@ class Preprocessing:
 
     def normalise(self, images: Any) -> Any:
         """Returns float32 [..., C] of uint8 [..., C], in NumPy or on a device of JAX."""
-        from zoo.images import normalise
-
-        return normalise(images, self.mean, self.std, self.channel_order)
+        return import_images().normalise(images, self.mean, self.std, self.channel_order)
 
     def with_channels(self, channels: int) -> "Preprocessing":
         """Returns it for images with 1 or 3 channels; one channel takes the means of three."""
