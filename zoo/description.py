@@ -9,7 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.registry import ALIASES, create_model, find_model
+from zoo.registry import create_model, find_model, registered_name
 
 Shape = tuple[int, ...]
 
@@ -182,7 +182,7 @@ def describe(
     rows, out, variables = layer_table(model, shape, method="endpoints", train=False)
     runs = [row for row in rows if not row.name.startswith("aux")]
     return Description(
-        name=ALIASES.get(name, name),
+        name=registered_name(name),
         image_shape=shape,
         parameters=_size(variables.get("params", {})),
         statistics=_size(variables.get("batch_stats", {})),

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.errors import WeightsError
 from zoo.layers import Classifier
 from zoo.weights.keras_files import keras_positions
-from zoo.weights.layouts import FRAMEWORKS, Layout, adapt_channels, array_names
+from zoo.weights.layouts import FRAMEWORKS, Layout, adapt_channels, array_names, flat
 from zoo.weights.tensors import Tensor, Tensors
 
 
@@ -128,12 +128,6 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     if not names:
         return "none"
     return f"{len(names)} ({', '.join(names[:most])}{', …' if len(names) > most else ''})"
-
-
-def flat(tree: Any) -> dict[Path, Any]:
-    """Returns the leaves of a tree of variables by path."""
-    leaves: Any = traverse_util.flatten_dict(tree)
-    return leaves
 
 
 def array_shapes(

@@ -186,12 +186,12 @@ def array_names(variables: Any, rules: Rules, framework: str) -> dict[tuple[str,
       KeyError: if a module has no rule.
       ValueError: if two of our arrays would be the same one of theirs.
     """
-    flat = _flat(variables)
-    normalising = {path[1:-1] for path in flat if path[0] == "batch_stats"}
+    leaves = flat(variables)
+    normalising = {path[1:-1] for path in leaves if path[0] == "batch_stats"}
     name = FRAMEWORKS[framework].name
     names = {
         path: name(rename("/".join(path[1:-1]), rules), path[-1], path[1:-1] in normalising)
-        for path in flat
+        for path in leaves
     }
     if len(set(names.values())) != len(names):
         seen: set[str] = set()
@@ -200,6 +200,7 @@ def array_names(variables: Any, rules: Rules, framework: str) -> dict[tuple[str,
     return names
 
 
-def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
-    flat: Any = traverse_util.flatten_dict(tree)
-    return flat
+def flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of a tree of variables by path."""
+    leaves: Any = traverse_util.flatten_dict(tree)
+    return leaves

@@ -318,7 +318,7 @@ def write_safetensors(
         _parse(text, end)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             # As bytes: bfloat16 has no buffer of its own.
@@ -331,8 +331,8 @@ def _little_endian(array: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yields a new file beside the path, which takes its place when all is on the disk."""
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yields a new file beside a path, which takes its place when all is on the disk."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:

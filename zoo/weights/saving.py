@@ -16,10 +16,11 @@ import zoo
 from zoo.errors import WeightsError
 from zoo.layers import Classifier
 from zoo.registry import identify
-from zoo.weights.importing import Shapes, array_shapes, flat, listed
+from zoo.weights.importing import Shapes, array_shapes, listed
+from zoo.weights.layouts import flat
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.repository import CONFIG, WEIGHTS, config_of
-from zoo.weights.safetensors_files import write_safetensors
+from zoo.weights.safetensors_files import replacing, write_safetensors
 
 
 def save_weights(
@@ -74,9 +75,8 @@ def save_weights(
         preprocessing,
         {"version": zoo.__version__, "sha256": sha256},
     )
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(folder / CONFIG)
+    with replacing(folder / CONFIG) as file:
+        file.write((json.dumps(config, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
 
 
