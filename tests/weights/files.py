@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+from flax import traverse_util
 import h5py
 import jax
 import numpy as np
@@ -31,13 +32,7 @@ def their_arrays(name: str, key: str, **fields) -> tuple[dict[str, np.ndarray], 
     """Returns a framework's arrays by their names, and the same numbers by our paths."""
     layout = LAYOUTS[name][key]
     model, ours = random_variables(name, **{**layout.fields, **fields})
-    tree = {}
-    for path, array in ours.items():
-        place = tree
-        for part in path[:-1]:
-            place = place.setdefault(part, {})
-        place[path[-1]] = array
-    names = array_names(tree, layout.rules(model), key)
+    names = array_names(traverse_util.unflatten_dict(ours), layout.rules(model), key)
     convert = to_keras if key == "keras" else to_torch
     arrays = {names[path]: convert(path, array) for path, array in ours.items()}
     if key != "keras":

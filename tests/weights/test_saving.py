@@ -4,6 +4,7 @@ import json
 import re
 
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,8 @@ from tests.weights.files import assert_filled
 import zoo
 from zoo.errors import WeightsError
 from zoo.registry import find_model, identify
-from zoo.weights.importing import array_shapes, flat
+from zoo.weights.importing import array_shapes
+from zoo.weights.layouts import flat
 from zoo.weights.preprocessing import Preprocessing
 
 NAMES = tuple("abcde")
@@ -26,13 +28,9 @@ PREPARED = Preprocessing(
 def random_tree(model, image_shape, seed=0):
     """Returns random variables of a model, statistics and all."""
     rng = np.random.default_rng(seed)
-    tree = {}
-    for path, shape in array_shapes(model, image_shape).items():
-        place = tree
-        for part in path[:-1]:
-            place = place.setdefault(part, {})
-        place[path[-1]] = jnp.asarray(rng.random(shape.shape, np.float32))
-    return tree
+    shapes = array_shapes(model, image_shape)
+    arrays = {p: jnp.asarray(rng.random(s.shape, np.float32)) for p, s in shapes.items()}
+    return traverse_util.unflatten_dict(arrays)
 
 
 @pytest.fixture(scope="module")
