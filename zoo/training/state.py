@@ -10,22 +10,44 @@ import optax
 
 
 @struct.dataclass
+class Skips:
+    """How many steps were undone because they were not finite.
+
+    Attributes:
+      consecutive: int32 [], since the last good one.
+      total: int32 [], since the beginning.
+    """
+
+    consecutive: jax.Array
+    total: jax.Array
+
+    @classmethod
+    def none(cls) -> "Skips":
+        """Returns the counts before the first step."""
+        return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+@struct.dataclass
 class TrainState:
     """Arrays only; the functions that use them close over model and optimiser.
 
     Attributes:
-      step: int32 [], how many updates were made.
+      step: int32 [], how many batches were seen.
       params: what the optimiser changes.
       batch_stats: what BatchNorm remembers; {} without BatchNorm.
       opt_state: optax's.
-      ema: averaged {"params", "batch_stats"}; {} when not kept.
+      skips: which steps were undone.
+      ema: {"params", "batch_stats"}, their exponential moving average; {} when not kept.
+      swa: {"count", "params", "batch_stats"}, their plain mean and of how many; likewise.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    skips: Skips
     ema: Any
+    swa: Any
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -37,25 +59,43 @@ def create_state(
     variables: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
     *,
-    with_ema: bool,
+    with_ema: bool = False,
+    with_swa: bool = False,
 ) -> TrainState:
     """Returns the state before the first step; traceable, for `eval_shape` and `jit`.
 
     Args:
       variables: of the model, initial or imported.
       optimizer: optax's.
-      with_ema: whether to keep averaged weights.
+      with_ema: whether to keep an exponential moving average.
+      with_swa: whether to keep a plain mean.
     """
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    ema = {"params": params, "batch_stats": batch_stats} if with_ema else {}
-    # The average starts as a copy: the same buffer twice could not be donated.
+    weights = {"params": params, "batch_stats": batch_stats}
+    # The averages start as copies: the same buffer twice could not be donated.
+    copies = [jax.tree.map(jnp.copy, weights) if kept else {} for kept in (with_ema, with_swa)]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, ema),
+        skips=Skips.none(),
+        ema=copies[0],
+        swa={"count": jnp.zeros((), jnp.int32), **copies[1]} if with_swa else {},
     )
+
+
+def weight_sets(state: TrainState) -> dict[str, dict[str, Any]]:
+    """Returns what can be evaluated, by the ending of its name: "", "_ema" and "_swa".
+
+    A mean of nothing yet is left out.
+    """
+    sets = {"": state.variables}
+    if state.ema:
+        sets["_ema"] = state.ema
+    if state.swa and int(state.swa["count"]):
+        sets["_swa"] = {name: state.swa[name] for name in ("params", "batch_stats")}
+    return sets
 
 
 def parameter_count(params: Any) -> int:
