@@ -1,16 +1,14 @@
-"""Order, exactness and independence of the batches; augmentation keyed by example."""
+"""Order, exactness and independence of the batches."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.data.augment import augment, example_keys, make_prepare, random_shift
 from zoo.data.loader import Examples, Order, eval_batches, map_ahead, train_batches
 from zoo.data.source import ArraySource
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.images import normalise
 from zoo.training.mesh import batch_sharding, make_mesh
 
@@ -98,6 +96,20 @@ def test_cache_reads_every_example_once():
         assert (a == np.asarray(b["image"])).all()
 
 
+def test_a_crop_gets_the_epoch_and_the_index_and_is_not_cached():
+    def crop(image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        assert (image == index).all()
+        return image + np.uint8(100 * epoch)
+
+    examples = examples_of(Recording(10), crop=crop)
+    batches = train_batches(examples, Order(10, 8, 0), range(3), batch_sharding(make_mesh()))
+    for batch in batches:
+        wanted = np.asarray(batch["index"]) + 100 * np.asarray(batch["epoch"])
+        assert (np.asarray(batch["image"])[:, 0, 0, 0] == wanted).all()
+    with pytest.raises(ConfigError, match="set cache to False"):
+        examples_of(Recording(10), crop=crop, cache=True)
+
+
 def test_bad_images_are_masked_counted_and_named():
     source = Recording(16, bad=(3, 5))
     examples = examples_of(source, max_bad=2)
@@ -130,44 +142,6 @@ def test_map_ahead_keeps_order_and_stops_when_left():
     assert [next(results) for _ in range(3)] == [0, 1, 4]
     results.close()
     assert len(started) < 20
-
-
-# -- on the device --------------------------------------------------------------------------
-
-
-def test_augmentation_is_keyed_by_epoch_and_example():
-    key = jax.random.key(0)
-    images = jax.random.randint(key, (1, 12, 12, 1), 0, 256).astype(jnp.uint8)
-    images = jnp.repeat(images, 6, axis=0)
-    keys = example_keys(key, jnp.array([0, 0, 1, 1, 0, 0]), jnp.array([1, 2, 1, 2, 1, 2]))
-    out = np.asarray(augment(images, keys, shift=4, flip=True))
-    assert (out[:2] == out[4:]).all()
-    assert not (out[0] == out[1]).all()
-    assert not (out[0] == out[2]).all()
-
-
-def test_shift_moves_and_fills_with_zeros():
-    image = jnp.ones((6, 6, 1), jnp.uint8)
-    sums = {int(random_shift(image, jax.random.key(i), 2).sum()) for i in range(60)}
-    # Up to two rows and two columns go: (6 - i) * (6 - j).
-    assert sums == {(6 - i) * (6 - j) for i in range(3) for j in range(3)}
-
-
-def test_flip_happens_half_of_the_time():
-    images = jnp.tile(jnp.arange(4, dtype=jnp.uint8)[None, None, :, None], (400, 1, 1, 1))
-    keys = jax.random.split(jax.random.key(3), 400)
-    out = np.asarray(augment(images, keys, shift=0, flip=True))[:, 0, :, 0]
-    flipped = (out == [3, 2, 1, 0]).all(axis=1)
-    assert 160 < flipped.sum() < 240
-    assert (out[~flipped] == [0, 1, 2, 3]).all()
-
-
-def test_without_a_key_nothing_is_augmented():
-    prepare = make_prepare(lambda x: normalise(x, (0.5,), (0.25,)), shift=3, flip=True)
-    images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
-    batch = {"image": images, "epoch": jnp.zeros(2, int), "index": jnp.arange(2)}
-    np.testing.assert_allclose(prepare(batch), 2.0)
-    assert prepare(batch, jax.random.key(0)).min() == -2.0
 
 
 def test_normalise_per_channel():

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from zoo.data import digits
+from zoo.data.mock import SHAPES, MockSource
 from zoo.data.source import ArraySource, open_splits, parse_split, slice_bounds
 from zoo.errors import ConfigError, DataError
 
@@ -99,6 +100,10 @@ def test_tfrecord_names_the_command_that_converts(tmp_path):
         ("coco", "train", DataError, "TFDS cannot open it here"),
         ("foldr:/tmp/x", "train", ConfigError, "Did you mean 'folder'?"),
         ("/tmp/x", "train", ConfigError, "no such kind of dataset"),
+        ("mock:", "train", ConfigError, "say how many classes"),
+        ("mock:ten", "train", ConfigError, "config.data.name='mock:ten'"),
+        ("mock:0", "train", ConfigError, "1 or more, as in 'mock:1000'"),
+        ("mock:10", "train[::2]", ConfigError, "at most one slice"),
     ],
 )
 def test_bad_names_say_what_is_allowed(name, split, error, message):
@@ -159,6 +164,46 @@ def test_arrays():
 def test_bad_arrays(images, labels, message):
     with pytest.raises(DataError, match=message):
         ArraySource(images, np.array(labels), ["a", "b", "c"])
+
+
+# -- noise ----------------------------------------------------------------------------------
+
+
+def test_mock_images_are_the_same_everywhere_and_differ_from_each_other():
+    source = MockSource(10, 64)
+    assert (len(source), source.class_names) == (64, tuple("0123456789"))
+    examples = [source[i] for i in range(64)]
+    assert [label for _, label in examples] == [i % 10 for i in range(64)]
+    assert {image.shape for image, _ in examples} == set(SHAPES)
+    assert {image.dtype for image, _ in examples} == {np.dtype(np.uint8)}
+    assert len({image.tobytes() for image, _ in examples}) == 64
+    again = MockSource(10, 64)
+    assert all((image == again[i][0]).all() for i, (image, _) in enumerate(examples))
+    assert examples[0][0].shape == (375, 500, 3)
+    assert examples[0][0].ravel()[:4].tolist() == [51, 17, 119, 156]
+    assert min(image.min() for image, _ in examples) == 0
+    assert max(image.max() for image, _ in examples) == 255
+
+
+def test_mock_splits_have_any_name_and_slices():
+    splits = open_splits("mock:7", train="train[:25%]", validation="train[25%:]", test="other")
+    assert [len(s) for s in splits] == [128, 384, 512]
+    whole = open_train("mock:7")
+    for part, index in ((splits.train, 3), (splits.validation, 131)):
+        image, label = part[3]
+        assert (image == whole[index][0]).all()
+        assert label == whole[index][1]
+        assert part.describe(3) == f"mock train example {index}"
+    assert splits.test[3][0].tobytes() != whole[3][0].tobytes()
+    assert len({s.fingerprint for s in (*splits, whole, open_train("mock:8"))}) == 5
+    with pytest.raises(IndexError):
+        splits.train[128]
+
+
+@pytest.mark.parametrize("numbers", [(0, 5), (5, 0)])
+def test_mock_numbers_are_checked(numbers):
+    with pytest.raises(ConfigError, match=r"=0: must be 1 or more"):
+        MockSource(*numbers)
 
 
 # -- IDX ------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ counts exactly once in each. Evaluation is finite, padded and masked.
 
 A batch is a dict of global arrays, sharded along the first axis:
 
-    image  uint8 [B, S, S, C]    label  int32 [B]    mask  float32 [B], 0 = not there
-    index  int32 [B], the example's position in its source        epoch  int32 [B]
+    image  uint8 [B, S, S, C]    mask  float32 [B], 0 = not there    epoch  int32 [B]
+    label  int32 [B], or float32 [B, K] where the source has K numbers for each image
+    index  int32 [B], the example's position in its source
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 import functools
 from typing import TypeVar
@@ -20,8 +21,9 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from zoo.data.source import Source, check_labels
-from zoo.errors import DataError
+from zoo.data.crop import Crop
+from zoo.data.source import Source, Target, check_labels
+from zoo.errors import ConfigError, DataError
 
 Batch = dict[str, jax.Array]
 T = TypeVar("T")
@@ -69,6 +71,8 @@ class Examples:
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
+      check: raises DataError for targets [1, …] that cannot be trained on; by default those
+        that are no label.
     """
 
     def __init__(
@@ -79,35 +83,47 @@ class Examples:
         *,
         cache: bool = False,
         max_bad: int = 0,
+        check: Callable[[np.ndarray, str], None] | None = None,
+        crop: Crop | None = None,
     ):
+        if cache and crop is not None:
+            raise ConfigError(
+                "config.data.cache=True keeps one image per example, but config.augment.crop "
+                "makes a new one in each epoch; set cache to False, or crop to {} and take "
+                "random_resized_crop of config.augment.images"
+            )
         self.source, self.shape = source, shape
+        self.target_shape: tuple[int, ...] = getattr(source, "target_shape", ())
+        self.target_dtype = np.float32 if self.target_shape else np.int32
         self.bad: dict[int, str] = {}  # index -> what was wrong
-        self._fit, self._max_bad = fit, max_bad
+        self._fit, self._crop, self._max_bad = fit, crop, max_bad
+        self._check = check or functools.partial(_check_label, len(source.class_names))
         self._images = np.empty((len(source), *shape), np.uint8) if cache else None
-        self._labels = np.full(len(source), -1, np.int64)  # -1: not read yet
+        self._targets: list[Target | None] = [None] * len(source)  # None: not kept
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def read(self, index: int) -> tuple[np.ndarray, int, float]:
-        """Returns image, label and mask (0 where the image could not be decoded).
+    def read(self, index: int, epoch: int = 0) -> tuple[np.ndarray, Target, float]:
+        """Returns image, target and mask (0 where the image could not be decoded).
+
+        Only a crop depends on the epoch.
 
         Raises:
-          DataError: for a label outside the classes, or one bad image too many.
+          DataError: for a target that is none, or one bad image too many.
         """
-        if self._images is not None and self._labels[index] >= 0:
-            return self._images[index], int(self._labels[index]), 1.0
+        target = self._targets[index]
+        if self._images is not None and target is not None:
+            return self._images[index], target, 1.0
         if index not in self.bad:
             try:
-                image, label = self.source[index]
-                check_labels(
-                    np.array([label]), len(self.source.class_names), self.source.describe(index)
-                )
-                image = self._fit(image)
+                image, target = self.source[index]
+                self._check(np.asarray(target)[None], self.source.describe(index))
+                image = self._crop(image, epoch, index) if self._crop else self._fit(image)
                 if self._images is not None:
                     self._images[index] = image
-                    self._labels[index] = label  # last: it says that the image is there
-                return image, label, 1.0
+                    self._targets[index] = target  # last: it says that the image is there
+                return image, target, 1.0
             except DataError as error:
                 self._give_up_or_remember(index, error)
         return np.zeros(self.shape, np.uint8), 0, 0.0
@@ -119,6 +135,10 @@ class Examples:
                 f"{error}. That makes {len(self.bad)} bad examples; "
                 f"config.data.max_bad_examples={self._max_bad} allows that many"
             ) from error
+
+
+def _check_label(num_classes: int, targets: np.ndarray, name: str) -> None:
+    check_labels(targets, num_classes, name)
 
 
 def assemble(
@@ -140,7 +160,7 @@ def assemble(
     size = len(indices)
     columns = {
         "image": np.zeros((size, *examples.shape), np.uint8),
-        "label": np.zeros(size, np.int32),
+        "label": np.zeros((size, *examples.target_shape), examples.target_dtype),
         "mask": mask.astype(np.float32),
         "index": indices.astype(np.int32),
         "epoch": epochs.astype(np.int32),
@@ -149,8 +169,8 @@ def assemble(
     for place in sharding.addressable_devices_indices_map((size,)).values():
         mine[place] = True
     for row in np.flatnonzero(mine & (mask > 0)):
-        image, label, there = examples.read(int(indices[row]))
-        columns["image"][row], columns["label"][row] = image, label
+        image, target, there = examples.read(int(indices[row]), int(epochs[row]))
+        columns["image"][row], columns["label"][row] = image, target
         columns["mask"][row] *= there
     return {
         name: jax.make_array_from_callback(column.shape, sharding, column.__getitem__)
@@ -166,7 +186,7 @@ def train_batches(
     *,
     threads: int = 2,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields the training batches of the given steps."""
 
     def load(step: int) -> Batch:
@@ -183,7 +203,7 @@ def eval_batches(
     *,
     threads: int = 2,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields every example exactly once, in order; the last batch is padded and masked."""
 
     def load(start: int) -> Batch:
@@ -197,7 +217,7 @@ def eval_batches(
 
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], threads: int, prefetch: int
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Like `map`, in order, but `threads` work on up to `prefetch` items to come."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-data")
     pending: deque = deque()

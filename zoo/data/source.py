@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 import hashlib
 import re
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from zoo.errors import ConfigError, DataError, suggest
 
+Target: TypeAlias = int | np.ndarray
+
 
 class Source(Protocol):
-    """Random access to labelled images. Safe to read from several threads.
+    """Random access to images with targets. Safe to read from several threads.
+
+    A target is a label, or K numbers, float32 [K]: labels of which several may be true, values
+    to predict. A source of the latter has an attribute `target_shape`, (K,).
 
     Attributes:
-      class_names: the names of the classes, in label order.
+      class_names: the names of the classes, in label order, or of the K numbers.
       fingerprint: a digest of what the source holds; it changes when the data change.
     """
 
@@ -23,8 +28,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the image, uint8 [H, W, C] with C = 1 or 3, and its label."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Target]:
+        """Returns the image, uint8 [H, W, C] with C = 1 or 3, and its target."""
         ...
 
     def describe(self, index: int) -> str:
@@ -41,12 +46,12 @@ class Splits(NamedTuple):
 
 
 class ArraySource:
-    """Images and labels in memory.
+    """Images and targets in memory.
 
     Args:
       images: uint8 [N, H, W] or [N, H, W, C] with C = 1 or 3.
-      labels: integers [N], from 0 to len(class_names) - 1.
-      class_names: the names of the classes; by default "0", "1", …
+      labels: integers [N], from 0 to len(class_names) - 1; or numbers [N, K], see `Source`.
+      class_names: the names of the classes or of the K numbers; by default "0", "1", …
       name: what to call the source in messages.
 
     Raises:
@@ -67,23 +72,30 @@ class ArraySource:
             images = images[..., None]
         if images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise DataError(f"{name}: images must be [N, H, W, 1 or 3], got {images.shape}")
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        are_labels = labels.ndim == 1 and labels.dtype.kind in "iu"
+        are_numbers = labels.ndim == 2 and labels.dtype.kind in "iuf"
+        if len(labels) != len(images) or not (are_labels or are_numbers):
             raise DataError(
-                f"{name}: labels must be {len(images)} integers, got {labels.dtype} {labels.shape}"
+                f"{name}: labels must be {len(images)} integers, or numbers [{len(images)}, K], "
+                f"got {labels.dtype} {labels.shape}"
             )
-        self.labels = labels.astype(np.int64)
-        if class_names is None:
-            class_names = [str(i) for i in range(int(self.labels.max(initial=-1)) + 1)]
-        self.class_names = tuple(class_names)
-        check_labels(self.labels, len(self.class_names), name)
+        self.labels = labels.astype(np.int64 if are_labels else np.float32)
+        self.target_shape = labels.shape[1:]
+        count = labels.shape[1] if are_numbers else int(self.labels.max(initial=-1)) + 1
+        self.class_names = tuple(map(str, range(count)) if class_names is None else class_names)
+        if are_labels:
+            check_labels(self.labels, len(self.class_names), name)
+        elif len(self.class_names) != count:
+            raise DataError(f"{name}: {len(self.class_names)} names for {count} numbers each")
         self._images, self._name = images, name
         self.fingerprint = digest(self.class_names, images.shape, images, self.labels)
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self._images[index], int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Target]:
+        label = self.labels[index]
+        return self._images[index], label if self.target_shape else int(label)
 
     def describe(self, index: int) -> str:
         return f"{self._name} example {index}"
@@ -140,7 +152,23 @@ def slice_bounds(start: str | None, stop: str | None, size: int) -> tuple[int, i
     return position(start, 0), position(stop, size)
 
 
-KINDS = ("a TFDS name such as mnist", "idx:/path", "folder:/path")
+KINDS = ("a TFDS name such as mnist", "idx:/path", "folder:/path", "mock:CLASSES")
+OURS = ("folder", "idx", "mock")  # those that are not TFDS's
+
+
+def _open_ours(kind: str, path: str, split: str) -> Source:
+    """Opens one split of a kind of `OURS`; only that kind's module is imported."""
+    if kind == "folder":
+        from zoo.data.folder import FolderSource
+
+        return FolderSource(path, split)
+    if kind == "idx":
+        from zoo.data.idx import open_idx
+
+        return open_idx(path, split)
+    from zoo.data.mock import open_mock
+
+    return open_mock(path, split)
 
 
 def open_splits(
@@ -157,7 +185,7 @@ def open_splits(
 
     Args:
       name: a TFDS name (`mnist`, `imagenet2012:5.1.0`), `idx:/path` for the MNIST family's
-        own files, or `folder:/path` for train/CLASS/x.jpg.
+        own files, `folder:/path` for train/CLASS/x.jpg, or `mock:CLASSES` for noise.
       train: the split to train on, in TFDS's notation: `train`, `train[:90%]`.
       validation: the split to validate on; empty for none.
       test: the split for the final figure; empty for none.
@@ -170,22 +198,14 @@ def open_splits(
       DataError: for missing or damaged files.
     """
     kind, colon, path = name.partition(":")
-    if colon and kind == "folder":
-        from zoo.data.folder import FolderSource
+    if colon and kind in OURS:
 
         def opener(spec: str) -> Source:
-            return FolderSource(path, spec)
-
-    elif colon and kind == "idx":
-        from zoo.data.idx import open_idx
-
-        def opener(spec: str) -> Source:
-            return open_idx(path, spec)
+            return _open_ours(kind, path, spec)
 
     elif "/" in path or kind.startswith((".", "/")):
-        kinds = ["folder", "idx"]
         raise ConfigError(
-            f"config.data.name={name!r}: no such kind of dataset.{suggest(kind, kinds)} "
+            f"config.data.name={name!r}: no such kind of dataset.{suggest(kind, OURS)} "
             f"Allowed: {', '.join(KINDS)}"
         )
     else:

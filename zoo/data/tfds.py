@@ -89,7 +89,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise ConfigError(
             f"config.data.name={name!r}: TFDS has no such dataset.{suggest(name, known)} "
-            "Other doors: folder:/path, idx:/path"
+            "Other doors: folder:/path, idx:/path, mock:CLASSES"
         ) from error
     except Exception as error:  # some of the hundreds cannot be described without TensorFlow
         raise DataError(f"TFDS dataset {name!r}: TFDS cannot open it here ({error})") from error
