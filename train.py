@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         with explain_flags(argv, reference):
             rest = flags.FLAGS(list(argv))
             config = CONFIG.value
-        if not WORKDIR.value:
+        if not (WORKDIR.value or config.dry_run or config.check_gradients):
             raise ConfigError("--workdir=FOLDER is missing; it is where the run is kept")
         check_keys(config, reference)
     except ZooError as error:

@@ -13,10 +13,13 @@ def get_config() -> ConfigDict:
 
     config.seed = 0  # keys initial weights, the order of examples and all augmentation
     config.batch_size = 128  # global: over all devices of all hosts
+    config.accumulate = 1  # parts of a batch, one after the other, where memory is short
     config.train_for = "10 epochs"  # the whole run; the schedule ends with it
     config.log_every = "1 epoch"  # means over the steps since the last line
     config.evaluate_every = "1 epoch"  # on the validation split; also saves a checkpoint
-    config.ema_decay = 0.0  # of a second, averaged set of weights; 0 keeps none
+    config.max_skipped = 10  # steps in a row that may be undone because they are not finite
+    config.dry_run = False  # say what would train and what a step costs, and do nothing
+    config.check_gradients = False  # compare them with finite differences, and do nothing
 
     config.model = ConfigDict()
     config.model.name = "lenet5"  # see zoo.list_models()
@@ -25,8 +28,12 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # to compute in; or "bfloat16". Weights stay float32
     config.model.arguments = ConfigDict()  # further fields of the model's class
 
+    config.task = ConfigDict()
+    config.task.name = "classification"  # or "binary", "multilabel", "regression"
+    config.task.arguments = ConfigDict()  # of its class: {"label_smoothing": 0.1}
+
     config.data = ConfigDict()
-    config.data.name = "digits"  # a TFDS name, idx:/path or folder:/path
+    config.data.name = "digits"  # a TFDS name, idx:/path, folder:/path or mock:CLASSES
     config.data.data_dir = placeholder(str)  # of TFDS; None: its usual directory
     config.data.train_split = "train"  # slices as in TFDS: "train[:90%]"
     config.data.validation_split = "validation"  # "" for none
@@ -47,12 +54,14 @@ def get_config() -> ConfigDict:
     config.data.threads = 2  # that load batches, per host
     config.data.prefetch = 2  # batches to load ahead
 
-    config.augment = ConfigDict()  # of training images only
-    config.augment.shift = 0  # by up to so many pixels in each direction
-    config.augment.flip = False  # left to right, every other image
+    # Of training images only; `python -m zoo augment --config=…` shows them.
+    config.augment = ConfigDict()
+    config.augment.crop = ConfigDict()  # random part while decoding: {"scale": (0.08, 1)}; or none
+    config.augment.images = ()  # on the device, in order: (("random_horizontal_flip", {}), …)
+    config.augment.mix = ConfigDict()  # {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}; or none
 
     config.loss = ConfigDict()
-    config.loss.label_smoothing = 0.0  # part of the target spread over all classes
+    config.loss.aux_weight = placeholder(float)  # of auxiliary heads; None: as in the paper
     config.loss.l1 = 0.0  # times the sum of all kernels' absolute values, added to the loss
     config.loss.l2 = 0.0  # times the sum of their squares, likewise
 
@@ -60,10 +69,31 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "sgd"  # any of optax that takes a learning rate
     config.optimizer.arguments = ConfigDict()  # its further ones: {"momentum": 0.9}
     config.optimizer.learning_rate = 0.1  # the peak
-    config.optimizer.schedule = "cosine"  # or "constant", "linear" (to 0, as cosine)
-    config.optimizer.warmup = "0 steps"  # linear, from 0 to the peak
+    config.optimizer.base_batch = placeholder(int)  # that rate's; it grows with batch_size
+    config.optimizer.schedule = "cosine"  # see zoo/training/schedules.py
+    config.optimizer.schedule_arguments = ConfigDict()  # {"boundaries": ("30 epochs", …)}
+    config.optimizer.final_fraction = 0.0  # of the peak, where the schedule ends
+    config.optimizer.warmup = "0 steps"  # linear, from warmup_fraction of the peak to it
+    config.optimizer.warmup_fraction = 0.0  # of the peak, where the warm-up begins
+    config.optimizer.plateau = ConfigDict()  # on val/loss: {"factor": 0.1, "patience": 5}; or none
     config.optimizer.weight_decay = 0.0  # of kernels; never of biases and normalisation
+    config.optimizer.decay = placeholder(str)  # pattern of what decays (and L1, L2); None: kernels
     config.optimizer.clip_norm = 0.0  # of the whole gradient; 0: no clipping
+    config.optimizer.clip_value = 0.0  # of each number in it
+    config.optimizer.clip_adaptive = 0.0  # of a unit's gradient by the norm of its weights
+    config.optimizer.layer_decay = 1.0  # the rate's factor per stage away from the head
+    config.optimizer.groups = ()  # (("stem.*", {"frozen": True}), ("stage.*", {"rate": 0.1}), …)
+
+    config.average = ConfigDict()  # further sets of weights, evaluated beside the raw ones
+    config.average.ema_decay = 0.0  # of an exponential moving average; 0: none
+    config.average.ema_warmup = False  # begin with less: (1 + step) / (10 + step)
+    config.average.swa_start = ""  # of a plain mean, "75 epochs"; "": none
+    config.average.swa_every = "1 epoch"  # what goes into it
+
+    config.best = ConfigDict()  # which weights count as the best, and when to stop early
+    config.best.metric = placeholder(str)  # "val_ema/top1", "val/loss", …; None: the task's
+    config.best.min_delta = 0.0  # by how much to be better, to count
+    config.best.patience = ""  # to go on without a better one, "10 epochs"; "": to the end
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = "1 epoch"  # besides the one at each evaluation
@@ -73,12 +103,40 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
-def variant(config: ConfigDict, name: str, **variants: dict) -> ConfigDict:
+def variant(
+    config: ConfigDict, name: str, *, smoke_size: int | None = None, **variants: dict
+) -> ConfigDict:
     """Returns the recipe changed as the variant of that name says; "" changes nothing.
 
-    The name is what follows the colon of `--config=configs/x.py:name`.
+    Args:
+      config: the recipe.
+      name: what follows the colon of `--config=configs/x.py:name`.
+      smoke_size: with it there are further variants, "smoke" and "NAME_smoke" for each of the
+        others: three steps on eight images of noise of this size, to see that all works.
+      **variants: dotted keys and their values; a dict takes the place of the whole old one.
+
+    Raises:
+      ValueError: for a variant that is not there.
     """
-    if name and name not in variants:
-        raise ValueError(f"no variant {name!r}; this recipe has {sorted(variants)}")
-    config.update_from_flattened_dict(variants.get(name, {}))
+    smoke = {
+        "batch_size": 8,
+        "train_for": "3 steps",
+        "log_every": "1 step",
+        "evaluate_every": "3 steps",
+        "data.name": "mock:10",
+        "data.train_split": "train",
+        "data.validation_split": "validation[:16]",
+        "data.test_split": "test[:16]",
+        "data.image_size": smoke_size,
+        "data.cache": False,
+        "optimizer.warmup": "1 step",
+    }
+    names = [name]
+    if smoke_size and name not in variants:
+        variants["smoke"] = smoke
+        names = [name.removesuffix("_smoke"), "smoke"] if name.endswith("_smoke") else [name]
+    for part in filter(None, names):
+        if part not in variants:
+            raise ValueError(f"no variant {part!r}; this recipe has {sorted(variants)}")
+        config.update_from_flattened_dict(variants[part])
     return config

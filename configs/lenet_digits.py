@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.mean = (0.305,)  # of the training images
     config.data.std = (0.376,)
     config.data.cache = True
-    config.augment.shift = 3
+    config.augment.images = (("random_padding_crop", {"padding": 3}),)
 
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 2e-3

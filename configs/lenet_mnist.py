@@ -5,7 +5,8 @@
 
 reads the family's own IDX files from a folder (this one is Debian's
 `dataset-fashion-mnist`); without `:idx=…` the data are TFDS's `mnist`, prepared as
-array_record, and `--config.data.name=fashion_mnist` is another of TFDS's.
+array_record, and `--config.data.name=fashion_mnist` is another of TFDS's. With `:smoke` it
+makes three steps on noise, without any data.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.mean = (0.1307,)
     config.data.std = (0.3081,)
     config.data.cache = True
-    config.augment.shift = 2
+    config.augment.images = (("random_padding_crop", {"padding": 2}),)
 
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 2e-3
@@ -36,4 +37,4 @@ def get_config(variant: str = "") -> ConfigDict:
     if key == "idx":
         config.data.name = f"idx:{folder}"
         return config
-    return default.variant(config, variant, smoke={"train_for": "50 steps"})
+    return default.variant(config, variant, smoke_size=32)

@@ -11,6 +11,11 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+VARIANTS = {
+    "smoke": {"train_for": "2 epochs"},
+    "linear": {"model.name": "linear", "model.arguments": {}, "optimizer.learning_rate": 1e-2},
+}
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or one of its variants "linear" and "smoke"."""
@@ -34,5 +39,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = "1 epoch"
 
-    linear = {"model.name": "linear", "model.arguments": {}, "optimizer.learning_rate": 1e-2}
-    return default.variant(config, variant, smoke={"train_for": "2 epochs"}, linear=linear)
+    return default.variant(config, variant, **VARIANTS)

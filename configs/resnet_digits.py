@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.mean = (0.305,)  # of the training images
     config.data.std = (0.376,)
     config.data.cache = True
-    config.augment.shift = 1
+    config.augment.images = (("random_padding_crop", {"padding": 1}),)
 
     config.optimizer.name = "sgd"
     config.optimizer.arguments = {"momentum": 0.9, "nesterov": True}

@@ -27,14 +27,14 @@ LONG = [
     "--config.log_every=1 step",
     "--config.evaluate_every=40 steps",
     "--config.checkpoint.every=10 steps",
-    "--config.ema_decay=0.99",
+    "--config.average.ema_decay=0.99",
 ]
 
 
 def load(workdir: Path):
     """Returns the final state and record of a run made with LONG."""
     config = lenet_digits.get_config()
-    config.ema_decay = 0.99
+    config.average.ema_decay = 0.99
     digits = open_splits("digits", train="train", validation="validation", test="test")
     return final_state(config, digits, workdir)
 

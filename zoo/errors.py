@@ -12,7 +12,7 @@ import difflib
 class ZooError(Exception):
     """Base of all errors whose message is meant for the person running the program."""
 
-    exit_code = 70
+    exit_code = 1
 
 
 class ConfigError(ZooError):
@@ -40,9 +40,13 @@ class CheckpointError(ZooError):
 
 
 class NonFiniteError(ZooError):
-    """The loss or the parameters became NaN or infinite."""
+    """Loss, gradients or weights were NaN or infinite in more steps than are allowed."""
 
     exit_code = 70
+
+
+class GradientError(ZooError):
+    """A gradient is not the slope of the loss."""
 
 
 class TemporaryError(ZooError):

@@ -14,10 +14,11 @@ import optax
 import pytest
 
 from zoo.errors import CheckpointError, ConfigError
+from zoo.tasks.task import Best
 from zoo.training.checkpoint import Checkpoints, Damaged, digest
 from zoo.training.mesh import make_mesh, replicated
 from zoo.training.progress import Progress
-from zoo.training.state import TrainState
+from zoo.training.state import Skips, TrainState
 
 # Reading a damaged checkpoint leaves futures of tensorstore behind that find Orbax's event
 # loop closed; they complain when they are collected, which `tidy` makes happen here.
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def tidy():
     yield
     gc.collect()
+
+
+LARGEST = Best("val/top1", larger_is_better=True)
 
 
 def make_state(step: int, devices=None) -> TrainState:
@@ -41,7 +45,9 @@ def make_state(step: int, devices=None) -> TrainState:
         params=params,
         batch_stats={"bn": {"mean": jnp.arange(4.0)}},
         opt_state=optax.adam(0.1).init(params),
+        skips=Skips.none(),
         ema={},
+        swa={},
     )
     return jax.device_put(state, sharding)
 
@@ -98,10 +104,10 @@ def test_any_number_of_devices_restores(tmp_path, devices, count):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
-    progress = Progress()
+    progress = Progress(LARGEST)
     checkpoints = Checkpoints(tmp_path / "c", keep=2, best_step=lambda: progress.best_step)
     metrics = {1: 0.5, 2: 0.9, 3: 0.2, 4: float("nan"), 5: 0.9, 6: 0.1, 7: 0.3, 8: float("inf")}
-    expected_best = {1: 1, 2: 2, 3: 2, 4: 2, 5: 5, 6: 5, 7: 5, 8: 5}
+    expected_best = {step: min(step, 2) for step in metrics}
     for step, value in metrics.items():
         checkpoints.save(step, make_state(step), {})
         checkpoints.wait()
@@ -114,13 +120,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=30))
-def test_best_is_the_last_of_the_largest_finite(values):
-    progress = Progress()
+def test_best_is_the_first_of_the_largest_finite(values):
+    progress = Progress(LARGEST)
     for step, value in enumerate(values):
         progress.validated(step, value)
-    finite = [(v, i) for i, v in enumerate(values) if np.isfinite(v)]
-    assert progress.best_step == (max(finite)[1] if finite else None)
-    again = Progress(progress.record())
+    finite = [(v, -i) for i, v in enumerate(values) if np.isfinite(v)]
+    assert progress.best_step == (-max(finite)[1] if finite else None)
+    again = Progress(LARGEST, record=progress.record())
     assert (again.best_step, again.best_value) == (progress.best_step, progress.best_value)
 
 

@@ -1,5 +1,6 @@
 """What a configuration may hold, and what follows from it."""
 
+import json
 import re
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ RECIPES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "defaul
 
 
 def plan_of(config, **numbers):
-    options = {"num_examples": 1000, "data_classes": 10, "num_devices": 1}
+    options = {"num_examples": 1000, "num_outputs": 10, "num_devices": 1}
     return make_plan(config, image_shape=(32, 32, 1), **(options | numbers))
 
 
@@ -60,7 +61,9 @@ def test_every_default_key_is_read_by_the_code_and_explained():
     text = (ROOT / "configs" / "default.py").read_text()
     for key in dict(flatten(default.get_config())):
         leaf = key.rpartition(".")[2]
-        assert re.search(rf"\b(data|config(\.\w+)?|augment)\.{leaf}\b|\"{key}\"", code), key
+        assert re.search(
+            rf"\b(data|config(\.\w+)?|augment|optimizer|settings)\.{leaf}\b|\"{key}\"", code
+        ), key
         line = next(li for li in text.splitlines() if f"config.{key} = " in li)
         assert "#" in line, f"{key} has no comment"
 
@@ -89,7 +92,28 @@ def test_plan():
     config.optimizer.warmup = "64 examples"
     plan = plan_of(config, num_devices=8)
     assert (plan.total_steps, plan.warmup_steps, plan.batch_per_device) == (47, 1, 8)
-    assert (plan.num_classes, plan.image_shape) == (10, (32, 32, 1))
+    assert (plan.num_outputs, plan.image_shape) == (10, (32, 32, 1))
+
+
+def test_rates_and_durations_follow_the_batch_and_the_data():
+    config = default.get_config()
+    config.batch_size = 512
+    config.optimizer.base_batch = 256
+    config.optimizer.schedule_arguments = {"boundaries": ("10 epochs", 30), "factor": 0.1}
+    config.best.patience = "2 epochs"
+    plan = plan_of(config)
+    assert plan.learning_rate == pytest.approx(0.2)
+    assert plan.schedule_arguments == {"boundaries": [20, 30], "factor": 0.1}
+    assert (plan.patience, plan.swa_start) == (4, None)
+
+
+def test_a_configuration_is_what_json_gives_back():
+    config = default.get_config()
+    config.optimizer.groups = (("head.*", {"rate": 0.5}), (".*", {}))
+    config.model.arguments = {"widths": (64, 32), "norm": len}
+    values = plain(config)
+    assert json.loads(json.dumps(values)) == values
+    assert values["optimizer.groups"] == [["head.*", {"rate": 0.5}], [".*", {}]]
 
 
 def test_recipes_cannot_invent_keys():
@@ -117,7 +141,9 @@ def test_types_are_checked_even_when_the_lock_was_picked():
     [
         ("batch_size", 0, "greater than 0"),
         ("seed", -1, "from 0 to"),
-        ("ema_decay", 1.0, "less than 1"),
+        ("average.ema_decay", 1.0, "less than 1"),
+        ("accumulate", 0, "greater than 0"),
+        ("max_skipped", -1, "0 or more"),
         ("model.num_classes", 0, "greater than 0"),
         ("model.dtype", "float16", "'float32', 'bfloat16'"),
         ("data.fit", "stretch", "'squash', 'crop', 'pad'"),
@@ -127,8 +153,10 @@ def test_types_are_checked_even_when_the_lock_was_picked():
         ("data.std", (0.0,), "greater than 0"),
         ("data.channels", 2, "1 or 3"),
         ("data.threads", 0, "greater than 0"),
-        ("augment.shift", -1, "0 or more"),
-        ("loss.label_smoothing", 1.0, "less than 1"),
+        ("loss.aux_weight", -1.0, "0 or more"),
+        ("best.min_delta", -1.0, "0 or more"),
+        ("optimizer.layer_decay", 0.0, "greater than 0 and at most 1"),
+        ("optimizer.final_fraction", 1.5, "from 0 to 1"),
         ("optimizer.learning_rate", -0.1, "greater than 0"),
         ("optimizer.learning_rate", float("nan"), "greater than 0"),
         ("optimizer.schedule", "cosin", "'cosine'"),
@@ -148,7 +176,8 @@ def test_impossible_values(key, value, allowed):
     ("changes", "numbers", "message"),
     [
         ({"batch_size": 100}, {"num_devices": 8}, "100 cannot be divided among 8 devices; 96 can"),
-        ({"model.num_classes": 5}, {}, "num_classes=5, but digits has 10 classes"),
+        ({"accumulate": 3}, {"num_devices": 2}, "among 2 devices in 3 parts each; 126 can"),
+        ({"average.swa_start": "11 epochs"}, {}, "longer than the whole training"),
         ({"train_for": "soon"}, {}, "config.train_for: duration 'soon'"),
         ({"log_every": "0 steps"}, {}, "config.log_every='0 steps': must be at least one step"),
         ({"optimizer.warmup": "11 epochs"}, {}, "longer than the whole training"),

@@ -162,7 +162,7 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(config, splits, tm
 )
 def test_interrupted_and_resumed_is_uninterrupted(config, splits, tmp_path, reads, signum):
     config.data.cache = False  # so that the tripwire is reached in a later epoch as well
-    config.ema_decay = 0.9
+    config.average.ema_decay = 0.9
     config.log_every = "3 steps"  # a log interval across the interruption
     expected = fit(config, tmp_path / "straight", splits=splits)
     trap = splits._replace(train=Tripwire(splits.train, reads, send(signum)))
@@ -236,7 +236,7 @@ def test_the_best_is_tested_not_the_last(config, splits, tmp_path):
     config.evaluate_every = "5 steps"
     results = fit(config, tmp_path, splits=splits)
     logged = {li["step"]: li for li in log_of(tmp_path) if "val/top1" in li}
-    best = max(logged, key=lambda step: (logged[step]["val/top1"], step))
+    best = max(logged, key=lambda step: (logged[step]["val/top1"], -step))
     assert results["best_step"] == best
     assert results["metrics"]["val"]["top1"] == logged[best]["val/top1"]
     kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
@@ -250,7 +250,7 @@ def test_without_validation_and_test_splits(config, splits, tmp_path):
 
 
 def test_averaged_weights_are_evaluated_beside_the_raw_ones(config, splits, tmp_path):
-    config.ema_decay = 0.8
+    config.average.ema_decay = 0.8
     results = fit(config, tmp_path, splits=splits)
     assert set(results["metrics"]) == {"val", "val_ema", "test", "test_ema"}
     assert results["metrics"]["val"]["loss"] != results["metrics"]["val_ema"]["loss"]
@@ -277,7 +277,7 @@ def test_a_diverging_run_stops_and_saves_nothing_of_it(config, splits, tmp_path)
     config.optimizer.schedule = "constant"
     config.optimizer.warmup = "0 steps"
     config.optimizer.learning_rate = 1e38
-    with pytest.raises(NonFiniteError, match="not finite at step"):
+    with pytest.raises(NonFiniteError, match="were not finite in the last"):
         fit(config, tmp_path, splits=splits)
     assert not list((tmp_path / "checkpoints").iterdir())
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import math
 from pathlib import Path
 import re
@@ -13,20 +14,31 @@ from ml_collections import ConfigDict
 
 from zoo.errors import ConfigError, suggest
 from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
+from zoo.training.schedules import SCHEDULES, scale_rate
 from zoo.weights.preprocessing import Preprocessing
 
 Config: TypeAlias = Any  # an ml_collections.ConfigDict; its fields have no static types
 
 DTYPES = ("float32", "bfloat16")
-SCHEDULES = ("constant", "cosine", "linear")
 
 # Keys under which a recipe may put anything; whoever reads them checks them.
-FREE_FORM = ("model.arguments", "optimizer.arguments")
+FREE_FORM = (
+    "model.arguments",
+    "task.arguments",
+    "augment.crop",
+    "augment.mix",
+    "optimizer.arguments",
+    "optimizer.schedule_arguments",
+    "optimizer.plateau",
+)
 
 # Keys that may change between two runs in one workdir without making the second another
 # experiment. A changed `train_for` moves the end of the schedule, which is why it is not here.
 HARMLESS = (
     "log_every",
+    "max_skipped",
+    "dry_run",
+    "check_gradients",
     "data.data_dir",
     "data.cache",
     "data.max_bad_examples",
@@ -74,8 +86,13 @@ class Plan:
     evaluate_every: int
     checkpoint_every: int
     warmup_steps: int
+    learning_rate: float  # the peak, scaled with the batch
+    schedule_arguments: dict[str, Any]  # durations in steps
+    swa_start: int | None
+    swa_every: int
+    patience: int | None  # in steps
     batch_per_device: int
-    num_classes: int
+    num_outputs: int
     image_shape: tuple[int, int, int]
 
 
@@ -91,14 +108,18 @@ def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def plain(config: Config) -> dict[str, Any]:
     """Returns a configuration as one flat dict of JSON values."""
-    return {
-        key: value.to_dict() if isinstance(value, ConfigDict) else _jsonable(value)
-        for key, value in flatten(config)
-    }
+    return {key: _jsonable(value) for key, value in flatten(config)}
 
 
 def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """Returns a value as it will be read back from JSON; what JSON has not, by its repr."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -157,12 +178,14 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 _POSITIVE = (lambda v: v is None or v > 0, "greater than 0")
 _NOT_NEGATIVE = (lambda v: v >= 0 and math.isfinite(v), "0 or more")
+_PART = (lambda v: 0 <= v <= 1, "from 0 to 1")
 _FRACTION = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 
 VALUES: dict[str, Check] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 2**32 - 1"),
     "batch_size": _POSITIVE,
-    "ema_decay": _FRACTION,
+    "accumulate": _POSITIVE,
+    "max_skipped": _NOT_NEGATIVE,
     "model.num_classes": _POSITIVE,
     "model.dtype": _one_of(DTYPES),
     "data.train_split": (bool, "the name of a split"),
@@ -179,14 +202,21 @@ VALUES: dict[str, Check] = {
     "data.max_bad_examples": _NOT_NEGATIVE,
     "data.threads": _POSITIVE,
     "data.prefetch": _NOT_NEGATIVE,
-    "augment.shift": _NOT_NEGATIVE,
-    "loss.label_smoothing": _FRACTION,
+    "loss.aux_weight": _or_none(_NOT_NEGATIVE),
     "loss.l1": _NOT_NEGATIVE,
     "loss.l2": _NOT_NEGATIVE,
     "optimizer.learning_rate": (lambda v: v > 0 and math.isfinite(v), "greater than 0"),
+    "optimizer.base_batch": _POSITIVE,
     "optimizer.schedule": _one_of(SCHEDULES),
+    "optimizer.final_fraction": _PART,
+    "optimizer.warmup_fraction": _PART,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.clip_norm": _NOT_NEGATIVE,
+    "optimizer.clip_value": _NOT_NEGATIVE,
+    "optimizer.clip_adaptive": _NOT_NEGATIVE,
+    "optimizer.layer_decay": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
+    "average.ema_decay": _FRACTION,
+    "best.min_delta": _NOT_NEGATIVE,
     "checkpoint.keep": (lambda v: v >= 2, "2 or more (the older one is there for a damaged newer)"),
 }
 
@@ -244,7 +274,7 @@ def make_plan(
     config: Config,
     *,
     num_examples: int,
-    data_classes: int,
+    num_outputs: int,
     image_shape: tuple[int, int, int],
     num_devices: int,
 ) -> Plan:
@@ -253,54 +283,93 @@ def make_plan(
     Args:
       config: the configuration.
       num_examples: the size of the training split.
-      data_classes: how many classes the dataset has.
+      num_outputs: of the head.
       image_shape: [H, W, C] that the network sees.
       num_devices: over which a batch is spread.
 
     Raises:
       ConfigError: for numbers that do not go together.
     """
-    if config.batch_size % num_devices:
-        near = max(1, round(config.batch_size / num_devices)) * num_devices
-        raise ConfigError(
-            f"config.batch_size={config.batch_size} cannot be divided among {num_devices} "
-            f"devices; {near} can"
-        )
-    num_classes = config.model.num_classes or data_classes
-    if data_classes > num_classes:
-        raise ConfigError(
-            f"config.model.num_classes={num_classes}, but {config.data.name} has {data_classes} "
-            "classes; leave it out to take as many as the data have"
-        )
+    _check_batch(config, num_devices)
+    in_steps = functools.partial(to_steps, batch_size=config.batch_size, num_examples=num_examples)
 
-    def steps(key: str, least: int) -> int:
-        *parents, leaf = key.split(".")
-        section = config[parents[0]] if parents else config
+    def steps(key: str, least: int = 1) -> int:
+        value = _leaf(config, key)
         try:
-            count = to_steps(section[leaf], batch_size=config.batch_size, num_examples=num_examples)
+            count = in_steps(value)
         except ConfigError as error:
             raise ConfigError(f"config.{key}: {error}") from None
         if count < least:
-            raise ConfigError(f"config.{key}={section[leaf]!r}: must be at least one step")
+            raise ConfigError(f"config.{key}={value!r}: must be at least one step")
         return count
 
+    def steps_or_none(key: str) -> int | None:
+        return steps(key) if _leaf(config, key) else None
+
     plan = Plan(
-        total_steps=steps("train_for", 1),
+        total_steps=steps("train_for"),
         steps_per_epoch=num_examples / config.batch_size,
-        log_every=steps("log_every", 1),
-        evaluate_every=steps("evaluate_every", 1),
-        checkpoint_every=steps("checkpoint.every", 1),
+        log_every=steps("log_every"),
+        evaluate_every=steps("evaluate_every"),
+        checkpoint_every=steps("checkpoint.every"),
         warmup_steps=steps("optimizer.warmup", 0),
+        learning_rate=_learning_rate(config),
+        schedule_arguments=_durations_in_steps(
+            config.optimizer.schedule_arguments.to_dict(), in_steps
+        ),
+        swa_start=steps_or_none("average.swa_start"),
+        swa_every=steps("average.swa_every"),
+        patience=steps_or_none("best.patience"),
         batch_per_device=config.batch_size // num_devices,
-        num_classes=num_classes,
+        num_outputs=num_outputs,
         image_shape=image_shape,
     )
-    if plan.warmup_steps > plan.total_steps:
-        raise ConfigError(
-            f"config.optimizer.warmup={config.optimizer.warmup!r} is {plan.warmup_steps} steps, "
-            f"longer than the whole training ({plan.total_steps} steps)"
-        )
+    for key, count in (
+        ("optimizer.warmup", plan.warmup_steps),
+        ("average.swa_start", plan.swa_start or 0),
+    ):
+        if count > plan.total_steps:
+            raise ConfigError(
+                f"config.{key}={_leaf(config, key)!r} is {count} steps, "
+                f"longer than the whole training ({plan.total_steps} steps)"
+            )
     return plan
+
+
+def _check_batch(config: Config, num_devices: int) -> None:
+    parts = num_devices * config.accumulate
+    if config.batch_size % parts:
+        near = max(1, round(config.batch_size / parts)) * parts
+        by = f"{num_devices} devices"
+        by += f" in {config.accumulate} parts each" if config.accumulate > 1 else ""
+        raise ConfigError(
+            f"config.batch_size={config.batch_size} cannot be divided among {by}; {near} can"
+        )
+
+
+def _leaf(config: Config, key: str) -> Any:
+    for name in key.split("."):
+        config = config[name]
+    return config
+
+
+def _learning_rate(config: Config) -> float:
+    optimizer = config.optimizer
+    if optimizer.base_batch is None:
+        return optimizer.learning_rate
+    return scale_rate(
+        optimizer.learning_rate, batch_size=config.batch_size, base_batch=optimizer.base_batch
+    )
+
+
+def _durations_in_steps(value: Any, in_steps: Callable[[str], int]) -> Any:
+    """Returns a schedule's arguments with every duration such as "30 epochs" in steps."""
+    if isinstance(value, dict):
+        return {key: _durations_in_steps(item, in_steps) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_durations_in_steps(item, in_steps) for item in value]
+    is_duration = isinstance(value, str) and value[:1].isdigit()
+    return in_steps(value) if is_duration else value
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
 """The order of things: restore, then train, log, save, evaluate, until done.
 
 The order within a step is law, and resuming rests on it: (1) update, (2) log if due,
-(3) save if due, (4) evaluate if due. Every evaluation has a checkpoint before it, so a
-run stopped anywhere takes up at a save and does again exactly what came after it.
+(3) save if due, (4) evaluate if due, and tell the plateau. Every evaluation has a
+checkpoint before it, so a run stopped anywhere takes up at a save and does again exactly
+what came after it.
+
+Whichever way a run ends, the best weights so far are in `weights/`: they are written
+whenever an evaluation is the best.
 """
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -15,22 +20,23 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from zoo.data.loader import Order, eval_batches, train_batches
 from zoo.data.source import Splits
 from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
-from zoo.tasks import classification
+from zoo.tasks.task import Sums, intervals
 from zoo.training import mesh as meshes
+from zoo.training.averages import mean_tree
 from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
+from zoo.training.dry_run import dry_run
+from zoo.training.gradients import check_gradients
 from zoo.training.progress import Progress, Stopwatch
 from zoo.training.report import Reporter, print_results, say, warn, words, write_json
 from zoo.training.setup import Setup, build, open_data
 from zoo.training.signals import StopRequest, watch_signals
-from zoo.training.state import TrainState
-from zoo.training.totals import Sums, Totals
+from zoo.training.state import TrainState, weight_sets
+from zoo.training.totals import Totals
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.saving import save_weights
 
@@ -53,7 +59,7 @@ def fit(
       origin: where the configuration came from, to say in the header.
 
     Returns:
-      The contents of `results.json`.
+      The contents of `results.json`; of a dry run or a check of gradients, what it found.
 
     Raises:
       ZooError: whatever went wrong, with a message for a person; nothing saved is lost.
@@ -61,6 +67,10 @@ def fit(
     check_values(config)
     workdir = Path(workdir)
     setup = build(config, splits or open_data(config), devices, workdir / "initial_weights")
+    if config.dry_run:
+        return dry_run(setup, origin)
+    if config.check_gradients:
+        return check_gradients(setup)
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
@@ -83,7 +93,8 @@ def finished_results(setup: Setup, workdir: Path) -> dict[str, Any] | None:
         warn(f"{path} is damaged; making it again")
         return None
     same = not changed_keys(results["config"], plain(setup.config))
-    return results if same and results["step"] == setup.plan.total_steps else None
+    ended = results["step"] == setup.plan.total_steps or results["stopped_early"]
+    return results if same and ended else None
 
 
 @contextlib.contextmanager
@@ -115,7 +126,7 @@ class Run:
 
     def __init__(self, setup: Setup, workdir: Path, stop: StopRequest, origin: str):
         self._setup, self._workdir, self._stop, self._origin = setup, workdir, stop, origin
-        self._progress = Progress()
+        self._progress = self._make_progress(None)
         self._checkpoints = Checkpoints(
             workdir / "checkpoints",
             keep=setup.config.checkpoint.keep,
@@ -123,6 +134,9 @@ class Run:
         )
         self._reporter = Reporter(workdir, setup.plan.total_steps)
         self._stopwatch = Stopwatch()
+
+    def _make_progress(self, record: dict[str, Any] | None) -> Progress:
+        return Progress(self._setup.best, self._setup.config.best.min_delta, record)
 
     def close(self) -> None:
         """Finishes what is being saved and lets go of all files."""
@@ -137,7 +151,7 @@ class Run:
         else:
             state, record = restored
             self._check_same_run(int(state.step), record)
-            self._progress = Progress(record["progress"])
+            self._progress = self._make_progress(record["progress"])
         self._reporter.open(int(state.step))
         self._reporter.header(self._origin, self._setup.describe())
         write_json(self._workdir / "config.json", plain(self._setup.config))
@@ -163,36 +177,50 @@ class Run:
             warn(f"going on from step {step} although {change}")
 
     def train(self, state: TrainState) -> TrainState:
-        """Returns the state after the last step."""
+        """Returns the state after the last step, or where the best was too long ago."""
         setup, plan, progress = self._setup, self._setup.plan, self._progress
         step = int(state.step)
-        self._validate_if_missed(step, state)
+        state = self._validate_if_missed(step, state)
+        if self._should_stop(step):
+            return state
         key = setup.make_key()
         order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
         steps = range(step, plan.total_steps)
         self._reporter.start_bar(step)
         self._stopwatch.restart()
-        for batch in train_batches(setup.examples["train"], order, steps, **self._loading()):
-            state, metrics = setup.train_step(state, batch, key)
-            progress.trained_on(order.at(step)[0], metrics)
-            step += 1
-            self._stopwatch.step()
-            if step == steps.start + 1:  # the one that compiles
-                jax.block_until_ready(metrics)
-                seconds = self._stopwatch.restart()
-                self._reporter.say(f"first step, with its compilation: {seconds:.1f} s")
-            self._reporter.advance(step)
-            signum = self._stop.at_step(step)
-            evaluate = self._is_due(step, plan.evaluate_every)
-            if self._is_due(step, plan.log_every):
-                self._log_training(step)
-            if evaluate or signum or self._is_due(step, plan.checkpoint_every):
-                self._save(step, state)
-            if signum:
-                self._interrupt(signum, step)
-            if evaluate:
-                self._validate(step, state)
+        with contextlib.closing(
+            train_batches(setup.examples["train"], order, steps, **self._loading())
+        ) as batches:
+            for batch in batches:
+                state, metrics = setup.train_step(state, batch, key)
+                progress.trained_on(order.at(step)[0], metrics)
+                step += 1
+                self._stopwatch.step()
+                if step == steps.start + 1:  # the one that compiles
+                    jax.block_until_ready(metrics)
+                    seconds = self._stopwatch.restart()
+                    self._reporter.say(f"first step, with its compilation: {seconds:.1f} s")
+                self._reporter.advance(step)
+                state = self._after_step(step, state)
+                if self._should_stop(step):
+                    break
         return state
+
+    def _after_step(self, step: int, state: TrainState) -> TrainState:
+        """Logs, saves and evaluates if due."""
+        plan, signum = self._setup.plan, self._stop.at_step(step)
+        evaluate = self._is_due(step, plan.evaluate_every)
+        if self._is_due(step, plan.log_every):
+            self._log_training(step, state)
+        if evaluate or signum or self._is_due(step, plan.checkpoint_every):
+            self._save(step, state)
+        if signum:
+            self._interrupt(signum, step)
+        return self._validate(step, state) if evaluate else state
+
+    def _should_stop(self, step: int) -> bool:
+        due = self._is_due(step, self._setup.plan.evaluate_every)
+        return due and self._progress.is_stuck(step, self._setup.plan.patience)
 
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self._setup.plan.total_steps
@@ -202,14 +230,15 @@ class Run:
         rows = meshes.batch_sharding(self._setup.mesh)
         return {"sharding": rows, "threads": data.threads, "prefetch": data.prefetch}
 
-    def _log_training(self, step: int) -> None:
-        values = {f"train/{name}": mean for name, mean in self._progress.totals.means().items()}
-        self._check_finite(step, values["train/loss"])
+    def _log_training(self, step: int, state: TrainState) -> None:
+        totals = self._progress.totals
+        values = {f"train/{k}": v for k, v in self._setup.task.summary(totals.sums()).items()}
+        self._check_finite(step, state, values["train/loss"])
         self._stopwatch.pause()
         rate = self._stopwatch.lap() * self._setup.config.batch_size
         self._stopwatch.resume()
-        self._progress.totals.clear()
-        values["train/learning_rate"] = float(np.asarray(self._setup.schedule(step - 1)))
+        totals.clear()
+        values["train/learning_rate"] = self._setup.optimization.rate(step - 1, state)
         text = words(values)
         if math.isfinite(rate):
             values["perf/images_per_sec"] = rate
@@ -217,11 +246,14 @@ class Run:
         values["data/order"] = self._progress.order
         self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
 
-    def _check_finite(self, step: int, *values: Any) -> None:
-        if not all_finite(values):
+    def _check_finite(self, step: int, state: TrainState, loss: float) -> None:
+        """Ends the run if too many steps in a row were undone, or all of a log interval."""
+        skipped, budget = int(state.skips.consecutive), self._setup.config.max_skipped
+        if skipped > budget or not math.isfinite(loss):
             kept = self._checkpoints.steps()
             raise NonFiniteError(
-                f"loss or weights are not finite at step {step}; nothing of that was saved "
+                f"loss, gradients or weights were not finite in the last {skipped} steps up to "
+                f"step {step} (config.max_skipped={budget}); nothing of that was saved "
                 f"(checkpoints: {kept}). A lower --config.optimizer.learning_rate, a longer "
                 "--config.optimizer.warmup or --config.optimizer.clip_norm=1.0 usually helps"
             )
@@ -234,8 +266,7 @@ class Run:
             "position": step * self._setup.config.batch_size,
             "progress": self._progress.record(),
         }
-        loss, _ = record["progress"]["sums"].get("loss", (0.0, 0.0))
-        self._check_finite(step, loss, state.params, state.batch_stats)
+        self._check_finite(step, state, 0.0)
         self._keep_initial_weights()
         self._checkpoints.save(step, state, record)
         self._stopwatch.resume()
@@ -259,32 +290,36 @@ class Run:
             signum, f"stopped after step {step}, saved in {self._workdir}; run it again to go on"
         )
 
-    def _validate_if_missed(self, step: int, state: TrainState) -> None:
+    def _validate_if_missed(self, step: int, state: TrainState) -> TrainState:
         """Makes up for the evaluation at a restored step, if it was not finished."""
         if not step or not self._is_due(step, self._setup.plan.evaluate_every):
-            return
-        value = self._reporter.logged(step, f"val/{classification.BEST}")
-        if value is None:
-            self._validate(step, state)
-        else:
+            return state
+        names = (self._setup.best.metric, "val/loss")
+        value, loss = (self._reporter.logged(step, name) for name in names)
+        if loss is None:
+            return self._validate(step, state)
+        if value is not None:
             self._progress.validated(step, value)
+        return self._setup.observe(state, loss)
 
-    def _validate(self, step: int, state: TrainState) -> None:
+    def _validate(self, step: int, state: TrainState) -> TrainState:
         if "val" not in self._setup.examples:
-            return
+            return state
         self._stopwatch.pause()
         values = {}
-        for group, variables in _weights(state, "val").items():
-            means = _means(self._evaluate("val", variables, step))
-            values |= {f"{group}/{name}": mean for name, mean in means.items()}
-        value = values[f"val/{classification.BEST}"]
-        self._progress.validated(step, value)
-        best = (
-            f"(best {100 * (self._progress.best_value or 0):.2f} % at {self._progress.best_step})"
-        )
+        for ending, variables in weight_sets(state).items():
+            figures = self._setup.task.summary(self._evaluate("val", variables, step))
+            values |= {f"val{ending}/{name}": value for name, value in figures.items()}
+        metric, progress = self._setup.best.metric, self._progress
+        if progress.validated(step, values.get(metric, math.nan)):
+            self._export(state)
+        best = ""
+        if progress.best_step is not None:
+            best = f"  (best {words({metric: progress.best_value})} at {progress.best_step})"
         epoch = step / self._setup.plan.steps_per_epoch
-        self._reporter.log(step, epoch, values, f"val    {words(values)}  {best}")
+        self._reporter.log(step, epoch, values, f"val    {words(values)}{best}")
         self._stopwatch.resume()
+        return self._setup.observe(state, values["val/loss"])
 
     def _evaluate(self, name: str, variables: Any, step: int) -> Sums:
         """Returns the exact sums over one split: every example once."""
@@ -305,9 +340,13 @@ class Run:
             except Damaged as damage:
                 warn(f"the best checkpoint, {best_step}, is damaged ({damage}); using the last")
                 best_step = step
+        state = self._with_statistics_of_the_mean(state)
         results = {
             "step": step,
             "best_step": best_step,
+            "best_metric": self._setup.best.metric,
+            "stopped_early": step < self._setup.plan.total_steps,
+            "skipped_steps": int(state.skips.total),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "metrics": {},
             "config": plain(self._setup.config),
@@ -315,13 +354,14 @@ class Run:
         for name in ("val", "test"):
             if name not in self._setup.examples:
                 continue
-            for group, variables in _weights(state, name).items():
+            for ending, variables in weight_sets(state).items():
                 sums = self._evaluate(name, variables, step)
-                right, count = sums[classification.BEST]
-                results["metrics"][group] = {
-                    **_means(sums),
+                figures = self._setup.task.summary(sums)
+                _, count = sums["loss"]
+                results["metrics"][f"{name}{ending}"] = {
+                    **figures,
                     "examples": int(count),
-                    "top1_interval": classification.wilson_interval(right, count),
+                    **{f"{key}_interval": value for key, value in intervals(sums).items()},
                 }
         self._export(state)
         bad = {name: len(e.bad) for name, e in self._setup.examples.items() if e.bad}
@@ -330,23 +370,24 @@ class Run:
         self._reporter.finish(results)
         return results
 
+    def _with_statistics_of_the_mean(self, state: TrainState) -> TrainState:
+        """Measures BatchNorm's statistics for the plain mean of weights, over one epoch."""
+        sets = weight_sets(state)
+        if "_swa" not in sets or not state.batch_stats:
+            return state
+        setup, key, mean = self._setup, self._setup.make_key(), None
+        order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
+        steps = range(math.ceil(setup.plan.steps_per_epoch))
+        batches = train_batches(setup.examples["train"], order, steps, **self._loading())
+        for count, batch in enumerate(batches):
+            mean = mean_tree(mean, setup.statistics_step(sets["_swa"], batch, key), count)
+            if self._stop.pending:
+                self._interrupt(self._stop.pending, int(state.step))
+        return dataclasses.replace(state, swa={**state.swa, "batch_stats": mean})
+
     def _export(self, state: TrainState) -> None:
         """Writes the weights as `zoo.load` takes them, with their preprocessing and classes."""
         if jax.process_index() == 0:
-            for name, variables in _weights(state, "weights").items():
-                self._write_weights(self._workdir / name, variables, self._setup.preprocessing)
-
-
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """Returns whether no array of a tree holds a NaN or an infinity."""
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _weights(state: TrainState, group: str) -> dict[str, Any]:
-    """Returns the sets of weights there are to evaluate, by the name of their metrics."""
-    return {group: state.variables, **({f"{group}_ema": state.ema} if state.ema else {})}
-
-
-def _means(sums: Sums) -> dict[str, float]:
-    return {name: total / count if count else math.nan for name, (total, count) in sums.items()}
+            for ending, variables in weight_sets(state).items():
+                folder = self._workdir / f"weights{ending}"
+                self._write_weights(folder, variables, self._setup.preprocessing)

@@ -7,25 +7,32 @@ import zlib
 
 import numpy as np
 
+from zoo.tasks.task import Best
 from zoo.training.totals import Totals
 
 
 class Progress:
     """What is saved with a state so that a resumed run is the uninterrupted one.
 
+    Args:
+      best: by what evaluations are compared.
+      min_delta: by how much a result must be better, to be the best.
+      record: of an earlier run.
+
     Attributes:
-      best_step: of the best validation result so far; None before the first.
-      best_value: that result; larger is better.
+      best_step: of the best evaluation so far; None before the first.
+      best_value: its result.
       order: CRC-32 of the indices of all examples trained on, in order.
       totals: training metrics since the last log line.
     """
 
-    def __init__(self, record: dict[str, Any] | None = None):
+    def __init__(self, best: Best, min_delta: float = 0.0, record: dict[str, Any] | None = None):
         record = record or {"best_step": None, "best_value": None, "order": 0, "sums": {}}
+        self._best, self._min_delta = best, min_delta
         self.best_step: int | None = record["best_step"]
         self.best_value: float | None = record["best_value"]
         self.order: int = record["order"]
-        self.totals = Totals({name: (s, c) for name, (s, c) in record["sums"].items()})
+        self.totals = Totals(record["sums"])
 
     def record(self) -> dict[str, Any]:
         """Returns all this as JSON values, having waited for the devices."""
@@ -33,7 +40,7 @@ class Progress:
             "best_step": self.best_step,
             "best_value": self.best_value,
             "order": self.order,
-            "sums": self.totals.sums(),
+            "sums": self.totals.record(),
         }
 
     def trained_on(self, indices: np.ndarray, metrics: Any) -> None:
@@ -41,10 +48,18 @@ class Progress:
         self.order = zlib.crc32(indices.tobytes(), self.order)
         self.totals.add(metrics)
 
-    def validated(self, step: int, value: float) -> None:
-        """Notes a validation result; later ones win ties, NaN never wins."""
-        if math.isfinite(value) and (self.best_value is None or value >= self.best_value):
+    def validated(self, step: int, value: float) -> bool:
+        """Notes the result of an evaluation; returns whether it is the best so far."""
+        better = self._best.improves(value, self.best_value, self._min_delta)
+        if better:
             self.best_step, self.best_value = step, value
+        return better
+
+    def is_stuck(self, step: int, patience: int | None) -> bool:
+        """Returns whether the best is `patience` steps old, or more; never for None."""
+        if patience is None or self.best_step is None:
+            return False
+        return step - self.best_step >= patience
 
 
 class Stopwatch:

@@ -5,6 +5,7 @@ epoch, time and values; fractions, not percent), `tensorboard/` and, at the end,
 `results.json` and `plots/`. Only process 0 writes or prints.
 """
 
+from collections.abc import Iterable, Mapping
 import contextlib
 import importlib.metadata
 import json
@@ -22,6 +23,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from zoo.tasks.task import PROPORTIONS
+
+# How figures are written; those of several targets have the target's name behind theirs.
+_FIGURES = {
+    "loss": "{:.4f}",
+    "top1": "{:.2%}",
+    "top5": "{:.2%}",
+    "accuracy": "{:.2%}",
+    "exact_match": "{:.2%}",
+    "f1": "{:.2%}",
+    "macro_f1": "{:.2%}",
+    "mae": "{:.4g}",
+    "rmse": "{:.4g}",
+    "r2": "{:.4f}",
+    "learning_rate": "{:.3g}",
+    "skipped": "{:.2%}",
+}
 
 PACKAGES = ("zoo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -155,11 +174,8 @@ class Reporter:
         for name, value in values.items():
             if isinstance(value, float):
                 self._events.add_scalar(name, value, step)
-        if self._progress is not None and "train/loss" in values:
-            status = f"loss {values['train/loss']:.3f}  top1 {values['train/top1']:.1%}"
-            if "perf/images_per_sec" in values:
-                status += f"  {values['perf/images_per_sec']:,.0f} images/s"
-            self._progress.update(self._bar, status=status)
+        if self._progress is not None and text.startswith("train"):
+            self._progress.update(self._bar, status=text.removeprefix("train  "))
         self.say(f"step {step:>{len(str(self._total_steps))}}/{self._total_steps}  {text}")
 
     def finish(self, results: dict[str, Any]) -> None:
@@ -169,7 +185,7 @@ class Reporter:
             return
         from zoo.training.plots import plot_learning_curves
 
-        plot_learning_curves(self._workdir)
+        plot_learning_curves(self._workdir, results["best_metric"], results["best_step"])
         write_json(self._workdir / "results.json", results)
         print_results(results, self._workdir)
 
@@ -213,17 +229,22 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
         return
     step = results["best_step"] or results["step"]
     table = Table(title=f"Weights of step {step}", title_justify="left")
-    for i, name in enumerate(("split", "examples", "loss", "top-1", "95 % interval")):
+    figures = [f for f in next(iter(results["metrics"].values()), {}) if f in _forms([f])]
+    columns = ["split", "examples", *figures]
+    interval = next((f"{f}_interval" for f in PROPORTIONS if f in figures), None)
+    if interval is not None:
+        columns.insert(columns.index(interval.removesuffix("_interval")) + 1, "95 % interval")
+    for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left")
     for group, values in results["metrics"].items():
-        low, high = values["top1_interval"]
-        table.add_row(
-            {"val": "validation"}.get(group, group),
-            f"{values['examples']:,}",
-            f"{values['loss']:.4f}",
-            f"{100 * values['top1']:.2f} %",
-            f"{100 * low:.2f} to {100 * high:.2f} %",
-        )
+        shown = {name: _forms([name])[name].format(values[name]) for name in figures}
+        shown |= {
+            "split": group.replace("val", "validation"),
+            "examples": f"{values['examples']:,}",
+        }
+        if interval is not None:
+            shown["95 % interval"] = "{:.2%} to {:.2%}".format(*values[interval])
+        table.add_row(*(shown[name].replace("%", " %") for name in columns))
     console = Console(highlight=False)
     console.print(table)
     for split, count in results.get("bad_examples", {}).items():
@@ -233,7 +254,7 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     console.print(f"metrics      {workdir}/metrics.jsonl, {workdir}/tensorboard", soft_wrap=True)
 
 
-def words(values: dict[str, float]) -> str:
+def words(values: Mapping[str, float | None]) -> str:
     """Returns metrics as a person reads them: `loss 0.3117  top1 91.23 %`.
 
     Example:
@@ -241,6 +262,15 @@ def words(values: dict[str, float]) -> str:
       'loss 0.3117  top1 91.23 %'
     """
     named = {key.split("/")[-1]: value for key, value in values.items()}
-    shown = {"loss": "{:.4f}", "top1": "{:.2%}", "top5": "{:.2%}", "learning_rate": "{:.3g}"}
-    texts = [f"{name} {form.format(named[name])}" for name, form in shown.items() if name in named]
+    if not named.get("skipped"):
+        named.pop("skipped", None)
+    texts = [f"{name} {form.format(named[name])}" for name, form in _forms(named).items()]
     return "  ".join(texts).replace("%", " %")
+
+
+def _forms(names: Iterable[str]) -> dict[str, str]:
+    """Returns how figures are written, in the order in which they are read; others are left."""
+    forms = {}
+    for shown, form in _FIGURES.items():
+        forms |= {name: form for name in names if name == shown or name.startswith(f"{shown}_")}
+    return {name: form for name, form in forms.items() if not name.endswith("_interval")}

@@ -8,26 +8,71 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from zoo.data.augment import make_prepare
+from zoo.data.augment import make_augment
+from zoo.data.crop import make_crop
 from zoo.data.loader import Batch, Examples
 from zoo.data.source import Source, Splits, open_splits
 from zoo.errors import ConfigError, WeightsError
 from zoo.layers import Classifier
-from zoo.registry import create_model, find_model
-from zoo.tasks import classification
-from zoo.tasks.classification import Metrics
+from zoo.registry import create_model, find_model, registered_name
+from zoo.tasks.make import make_task
+from zoo.tasks.task import AUX_WEIGHTS, Best, Metrics, Task, best_of, figures
 from zoo.training import mesh as meshes
+from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
-from zoo.training.optimizer import make_optimizer, make_schedule
+from zoo.training.groups import (
+    Group,
+    frozen_mask,
+    frozen_statistics,
+    layerwise_rules,
+    module_order,
+    parse_groups,
+)
+from zoo.training.guard import guard
+from zoo.training.optimizer import decay_mask, make_optimizer
 from zoo.training.report import versions, warn
+from zoo.training.schedules import Plateau, make_plateau, make_schedule, plateau_scale
 from zoo.training.state import TrainState, create_state, parameter_count
-from zoo.training.step import make_eval_step, make_train_step
+from zoo.training.step import (
+    Frozen,
+    Penalty,
+    make_eval_step,
+    make_loss,
+    make_statistics_step,
+    make_train_step,
+)
 from zoo.weights.importing import listed
 from zoo.weights.loading import Weights, load_weights
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.repository import CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+    """How the parameters are changed.
+
+    Attributes:
+      schedule: step -> learning rate, before any plateau.
+      plateau: what reduces it further; None for nothing.
+      optimizer: optax's, with the plateau behind it.
+      groups: rules by parameter; none treats all alike.
+      frozen: what they keep as it is.
+      penalty: for the size of the weights.
+    """
+
+    schedule: optax.Schedule
+    plateau: Plateau | None
+    optimizer: optax.GradientTransformation
+    groups: tuple[Group, ...]
+    frozen: Frozen
+    penalty: Penalty
+
+    def rate(self, step: int, state: TrainState) -> float:
+        """Returns the learning rate that a step, counted from 0, was made with."""
+        return float(np.asarray(self.schedule(step) * plateau_scale(state.opt_state)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +84,28 @@ class Setup:
     splits: Splits
     examples: dict[str, Examples]  # "train", "val", "test": those there are
     model: Classifier
+    task: Task
+    best: Best  # by what evaluations are compared, such as "val/top1"
     preprocessing: Preprocessing
     weights: Weights | None  # to begin with
-    schedule: optax.Schedule
+    optimization: Optimization
     mesh: jax.sharding.Mesh
     state_like: TrainState  # shapes, types and shardings
-    # Jitted, with their shardings; train_step donates its state.
+    # Jitted, with their shardings; those that return a state donate the one they are given.
     init: Callable[[], TrainState]
     make_key: Callable[[], jax.Array]
     train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+    observe: Callable[[TrainState, float], TrainState]  # tells the plateau of a loss
     eval_step: Callable[[Any, Batch], Metrics]
+    statistics_step: Callable[[Any, Batch, jax.Array], Any]
+    make_loss: Callable[[Classifier], Callable[..., Any]]  # of a model; see `step.make_loss`
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Returns what a person wants to know of the run before it starts."""
         sections: dict[str, dict[str, Any]] = {"run": {}}
         for key, value in plain(self.config).items():
+            if value in (None, "", [], {}):
+                continue
             section, _, name = key.rpartition(".")
             sections.setdefault(section or "run", {})[name] = value
         plan = dataclasses.asdict(self.plan)
@@ -61,9 +113,10 @@ class Setup:
         sizes = {name: f"{len(examples):,}" for name, examples in self.examples.items()}
         sections["dataset"] = sizes | {"classes": len(self.splits.train.class_names)}
         sections["images"] = self._images()
-        sections["parameters"] = {
-            self.config.model.name: f"{parameter_count(self.state_like.params):,}"
-        }
+        count = parameter_count(self.state_like.params)
+        sections["parameters"] = {self.config.model.name: f"{count:,}"}
+        if self.optimization.frozen.params is not None:
+            sections["parameters"] |= self._frozen()
         if self.weights is not None:
             report = self.weights.report
             sections["weights"] = {"from": report.source, "layout": report.layout}
@@ -76,6 +129,18 @@ class Setup:
         }
         sections["versions"] = versions()
         return sections
+
+    def _frozen(self) -> dict[str, Any]:
+        """Returns in words what does not train."""
+        frozen = self.optimization.frozen
+        pairs = zip(
+            jax.tree.leaves(self.state_like.params), jax.tree.leaves(frozen.params), strict=True
+        )
+        kept = jax.tree.leaves(frozen.statistics)
+        return {
+            "frozen": f"{sum(p.size for p, is_frozen in pairs if is_frozen):,}",
+            "batch_norm_averages_kept": f"{sum(kept)} of {len(kept)}",
+        }
 
     def describe_data(self) -> dict[str, Any]:
         """Returns what a checkpoint remembers of the data, as JSON values."""
@@ -129,7 +194,9 @@ def build(
         raise ConfigError(f"config.model.name: {error}") from None
     mesh = meshes.make_mesh(devices)
     class_names = splits.train.class_names
-    model, weights = _model(config, class_names, begun_with)
+    task = _task(config)
+    outputs = _outputs(config, task, len(class_names))
+    model, weights = _model(config, outputs, class_names, begun_with)
     preprocessing = make_preprocessing(
         config, weights and weights.preprocessing, entry.image_shape, class_names
     )
@@ -137,93 +204,192 @@ def build(
     plan = make_plan(
         config,
         num_examples=len(splits.train),
-        data_classes=len(class_names),
+        num_outputs=outputs,
         image_shape=(size, size, len(preprocessing.mean)),
         num_devices=mesh.size,
     )
-    schedule, optimizer = _schedule_and_optimizer(config, plan)
-
-    def images() -> jax.Array:
-        return jnp.zeros((1, *plan.image_shape))
+    given = jax.device_get(weights.variables) if weights else None
+    optimization = _optimization(config, plan, model, _shapes(model, given, plan))
+    averages = Averages(
+        config.average.ema_decay, config.average.ema_warmup, plan.swa_start, plan.swa_every
+    )
 
     def init(given: Any) -> TrainState:
-        variables = given or model.init(jax.random.key(config.seed), images(), train=False)
-        return create_state(variables, optimizer, with_ema=config.ema_decay > 0)
+        images = jnp.zeros((1, *plan.image_shape))
+        variables = given or model.init(jax.random.key(config.seed), images, train=False)
+        return create_state(
+            variables,
+            optimization.optimizer,
+            with_ema=averages.ema_decay > 0,
+            with_swa=averages.swa_start is not None,
+        )
 
-    given = jax.device_get(weights.variables) if weights else None
-    try:
-        shapes = jax.eval_shape(init, given)
-        if given:  # which were not traced with images of this size
-            jax.eval_shape(lambda: model.apply(given, images(), train=False))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"config.model: {error}") from error
-    prepare = make_prepare(
-        preprocessing.normalise, shift=config.augment.shift, flip=config.augment.flip
-    )
-    metrics_of = functools.partial(
-        classification.metrics, label_smoothing=config.loss.label_smoothing
+    augment = make_augment(config.augment.images, config.augment.mix.to_dict(), plan.image_shape)
+    make = {"model": model, "task": task, "normalise": preprocessing.normalise}
+    kept = {"aux_weight": _aux_weight(config), "frozen": optimization.frozen}
+    train_step = make_train_step(
+        **make,
+        **kept,
+        optimizer=optimization.optimizer,
+        augment=augment,
+        mixes=bool(config.augment.mix),
+        penalty=optimization.penalty,
+        parts=config.accumulate,
+        averages=averages,
     )
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    train_step = make_train_step(
-        model,
-        optimizer,
-        prepare,
-        metrics_of,
-        ema_decay=config.ema_decay,
-        l1=config.loss.l1,
-        l2=config.loss.l2,
-    )
-    eval_step = make_eval_step(model, prepare, classification.metrics)
+    jit = functools.partial(jax.jit, out_shardings=everywhere)
     return Setup(
         config=config,
         plan=plan,
         splits=splits,
-        examples=_examples(config, plan, preprocessing, splits),
+        examples=_examples(config, plan, preprocessing, splits, task),
         model=model,
+        task=task,
+        best=_best(config, plan, task, averages),
         preprocessing=preprocessing,
         weights=weights,
-        schedule=schedule,
+        optimization=optimization,
         mesh=mesh,
-        init=functools.partial(jax.jit(init, out_shardings=everywhere), given),
-        make_key=jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere),
-        train_step=jax.jit(
-            train_step,
+        init=functools.partial(jit(init), given),
+        make_key=jit(lambda: jax.random.key(config.seed)),
+        train_step=jit(
+            guard(train_step), in_shardings=(everywhere, rows, everywhere), donate_argnums=0
+        ),
+        observe=jit(functools.partial(_observe, optimization.plateau), donate_argnums=0),
+        eval_step=jit(make_eval_step(**make), in_shardings=(everywhere, rows)),
+        statistics_step=jit(
+            make_statistics_step(model, preprocessing.normalise, augment),
             in_shardings=(everywhere, rows, everywhere),
-            out_shardings=everywhere,
-            donate_argnums=0,
         ),
-        eval_step=jax.jit(eval_step, in_shardings=(everywhere, rows), out_shardings=everywhere),
+        make_loss=functools.partial(
+            make_loss, task=task, normalise=preprocessing.normalise, **kept
+        ),
         state_like=jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere), shapes
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere),
+            jax.eval_shape(init, given),
         ),
     )
 
 
-def _schedule_and_optimizer(
-    config: Config, plan: Plan
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    schedule = make_schedule(
-        config.optimizer.schedule,
-        learning_rate=config.optimizer.learning_rate,
-        total_steps=plan.total_steps,
-        warmup_steps=plan.warmup_steps,
-    )
-    optimizer = make_optimizer(
-        config.optimizer.name,
-        schedule,
-        arguments=config.optimizer.arguments.to_dict(),
-        weight_decay=config.optimizer.weight_decay,
-        clip_norm=config.optimizer.clip_norm,
-    )
-    return schedule, optimizer
+def _task(config: Config) -> Task:
+    try:
+        return make_task(config.task.name, config.task.arguments.to_dict())
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"config.task: {error}") from error
+
+
+def _outputs(config: Config, task: Task, data_classes: int) -> int:
+    """Returns the size of the head: what the task wants, or more classes if so configured."""
+    try:
+        wanted = task.outputs(data_classes)
+    except ConfigError as error:
+        raise ConfigError(f"config.task: {error}") from None
+    given = config.model.num_classes
+    if given is not None and given < wanted:
+        raise ConfigError(
+            f"config.model.num_classes={given}, but {config.data.name} has {wanted} "
+            "classes; leave it out to take as many as the data have"
+        )
+    if given not in (None, wanted) and config.task.name != "classification":
+        raise ConfigError(
+            f"config.model.num_classes={given}, but the task {config.task.name!r} has {wanted} "
+            "output(s); leave it out"
+        )
+    return given or wanted
+
+
+def _aux_weight(config: Config) -> float:
+    if config.loss.aux_weight is not None:
+        return config.loss.aux_weight
+    return AUX_WEIGHTS.get(registered_name(config.model.name), 0.0)
+
+
+def _best(config: Config, plan: Plan, task: Task, averages: Averages) -> Best:
+    """Returns by what evaluations are compared, having checked that there is such a figure."""
+    if config.best.metric is None:
+        return task.best._replace(metric=f"val/{task.best.metric}")
+    sets = ["val"]
+    sets += ["val_ema"] if averages.ema_decay else []
+    sets += ["val_swa"] if averages.swa_start is not None else []
+    known = [f"{group}/{name}" for group in sets for name in figures(task, plan.num_outputs)]
+    if config.best.metric not in known:
+        raise ConfigError(
+            f"config.best.metric={config.best.metric!r}: there are {', '.join(known)}"
+        )
+    group, _, name = config.best.metric.partition("/")
+    return best_of(task, name)._replace(metric=f"{group}/{name}")
+
+
+def _shapes(model: Classifier, given: Any, plan: Plan) -> Any:
+    """Returns the shapes of the model's variables, having checked that it takes the images."""
+    images = jax.ShapeDtypeStruct((1, *plan.image_shape), jnp.float32)
+    try:
+        if given is None:
+            init = functools.partial(model.init, train=False)
+            return jax.eval_shape(init, jax.random.key(0), images)
+        jax.eval_shape(functools.partial(model.apply, train=False), given, images)
+        return jax.eval_shape(lambda: given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config.model: {error}") from error
+
+
+def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) -> Optimization:
+    settings = config.optimizer
+    params, statistics = shapes["params"], shapes.get("batch_stats", {})
+    rules = [tuple(rule) for rule in settings.groups]
+    try:
+        if settings.layer_decay < 1:
+            rules += layerwise_rules(module_order(model, plan.image_shape), settings.layer_decay)
+        groups = parse_groups(rules)
+        schedule = make_schedule(
+            settings.schedule,
+            learning_rate=plan.learning_rate,
+            total_steps=plan.total_steps,
+            warmup_steps=plan.warmup_steps,
+            arguments=plan.schedule_arguments,
+            final_fraction=settings.final_fraction,
+            warmup_fraction=settings.warmup_fraction,
+        )
+        optimizer = make_optimizer(
+            settings.name,
+            schedule,
+            arguments=settings.arguments.to_dict(),
+            weight_decay=settings.weight_decay,
+            decay=settings.decay,
+            clip_norm=settings.clip_norm,
+            clip_value=settings.clip_value,
+            clip_adaptive=settings.clip_adaptive,
+            groups=rules,
+        )
+        plateau = make_plateau(settings.plateau.to_dict()) if settings.plateau else None
+        if plateau is not None:
+            optimizer = optax.chain(optimizer, plateau.transform)
+        jax.eval_shape(optimizer.init, params)  # groups and patterns are checked here
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(
+            text if text.startswith("config.") else f"config.optimizer: {text}"
+        ) from error
+    frozen = Frozen()
+    if any(group.frozen or group.keeps_statistics for group in groups):
+        frozen = Frozen(frozen_mask(params, groups), frozen_statistics(params, statistics, groups))
+    penalty = Penalty(config.loss.l1, config.loss.l2, decay_mask(settings.decay))
+    return Optimization(schedule, plateau, optimizer, groups, frozen, penalty)
+
+
+def _observe(plateau: Plateau | None, state: TrainState, loss: jax.Array) -> TrainState:
+    if plateau is None:
+        return state
+    return dataclasses.replace(state, opt_state=plateau.observe(state.opt_state, loss))
 
 
 def _model(
-    config: Config, class_names: Sequence[str], begun_with: Path | None
+    config: Config, outputs: int, class_names: Sequence[str], begun_with: Path | None
 ) -> tuple[Classifier, Weights | None]:
     """Returns the model, and the weights to begin with if the config names some."""
     fields = {
-        "num_classes": config.model.num_classes or len(class_names),
+        "num_classes": outputs,
         "dtype": jnp.dtype(config.model.dtype),
         **config.model.arguments.to_dict(),
     }
@@ -254,9 +420,12 @@ def _model(
 
 
 def _examples(
-    config: Config, plan: Plan, preprocessing: Preprocessing, splits: Splits
+    config: Config, plan: Plan, preprocessing: Preprocessing, splits: Splits, task: Task
 ) -> dict[str, Examples]:
-    def examples(source: Source) -> Examples:
+    def check(targets: np.ndarray, name: str) -> None:
+        task.check_targets(targets, plan.num_outputs, name)
+
+    def examples(source: Source, crop: Any = None) -> Examples:
         if tuple(source.class_names) != tuple(splits.train.class_names):
             raise ConfigError(
                 f"{config.data.name}: the splits differ in their classes, "
@@ -268,7 +437,19 @@ def _examples(
             plan.image_shape,
             cache=config.data.cache,
             max_bad=config.data.max_bad_examples,
+            check=check,
+            crop=crop,
         )
 
-    named = {"train": splits.train, "val": splits.validation, "test": splits.test}
-    return {name: examples(source) for name, source in named.items() if source is not None}
+    crop = make_crop(
+        config.augment.crop.to_dict(),
+        seed=config.seed,
+        size=preprocessing.image_size,
+        channels=len(preprocessing.mean),
+        interpolation=preprocessing.interpolation,
+    )
+    held_out = {"val": splits.validation, "test": splits.test}
+    return {
+        "train": examples(splits.train, crop),
+        **{name: examples(source) for name, source in held_out.items() if source is not None},
+    }

@@ -1,6 +1,7 @@
 """The two compiled functions: one update, and one batch of evaluation."""
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -9,34 +10,77 @@ import jax.numpy as jnp
 import optax
 
 from zoo.data.loader import Batch
-from zoo.tasks.classification import Metrics
-from zoo.training.optimizer import is_kernel
+from zoo.tasks.task import Metrics, Task, mixable, total_loss
+from zoo.training.accumulation import accumulate
+from zoo.training.averages import Averages
+from zoo.training.groups import only_this_batch, use_frozen_statistics
+from zoo.training.optimizer import Mask, is_kernel
 from zoo.training.state import TrainState
 
-LossAndMetrics = Callable[[jax.Array, jax.Array, jax.Array], Metrics]  # logits, labels, mask
+Normalise = Callable[[jax.Array], jax.Array]  # uint8 [B, H, W, C] -> float32
+# (batch, key, targets [B, …]) -> uint8 images and targets, changed
+Augment = Callable[[Batch, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def weight_penalty(params: Any, *, l1: float, l2: float) -> jax.Array:
-    """Returns l1 sum |w| + l2 sum w^2 over all kernels, as Keras counts them; float32 []."""
-    kernels = [
-        p
-        for p, counts in zip(
-            jax.tree.leaves(params), jax.tree.leaves(is_kernel(params)), strict=True
-        )
-        if counts
-    ]
-    return sum((l1 * jnp.abs(w).sum() + l2 * jnp.square(w).sum() for w in kernels), jnp.zeros(()))
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """What is added to the loss for the size of the weights, as Keras counts it.
+
+    Attributes:
+      l1: times the sum of absolute values.
+      l2: times the sum of squares.
+      mask: params -> tree of bool, what counts.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    mask: Mask = is_kernel
+
+    def __bool__(self) -> bool:
+        return bool(self.l1 or self.l2)
+
+    def __call__(self, params: Any) -> jax.Array:
+        """Returns l1 sum |w| + l2 sum w^2; float32 []."""
+
+        def one(w: jax.Array, counts: bool) -> jax.Array:
+            size = self.l1 * jnp.abs(w).sum() + self.l2 * jnp.square(w).sum()
+            return size if counts else jnp.zeros_like(size)
+
+        return jax.tree.reduce(jnp.add, jax.tree.map(one, params, self.mask(params)), jnp.zeros(()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What does not train; see `zoo.training.groups`.
+
+    Attributes:
+      params: tree of bool like the parameters; None if all train.
+      statistics: tree of bool like BatchNorm's averages.
+    """
+
+    params: Any = None
+    statistics: Any = None
+
+    def without(self, gradient: Any) -> Any:
+        """Returns the gradient with 0 for what is frozen, which need not be computed then."""
+        if self.params is None:
+            return gradient
+        return jax.tree.map(lambda g, f: jnp.zeros_like(g) if f else g, gradient, self.params)
 
 
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    prepare: Callable[..., jax.Array],
-    metrics_of: LossAndMetrics,
+    task: Task,
+    normalise: Normalise,
+    augment: Augment,
     *,
-    ema_decay: float = 0.0,
-    l1: float = 0.0,
-    l2: float = 0.0,
+    mixes: bool = False,
+    aux_weight: float = 0.0,
+    penalty: Penalty = Penalty(),
+    frozen: Frozen = Frozen(),
+    parts: int = 1,
+    averages: Averages | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Returns the pure function `(state, batch, key) -> (state, metrics)`.
 
@@ -45,55 +89,135 @@ def make_train_step(
     with a sharded batch, means and BatchNorm's statistics are those of all devices.
 
     Args:
-      model: a linen module of the zoo.
+      model: of the zoo.
       optimizer: optax's.
-      prepare: makes the network's input of a batch and a key.
-      metrics_of: masked sums and counts of logits, labels, mask; has "loss".
-      ema_decay: of the averaged weights; 0 keeps none.
-      l1: added to the loss for each kernel's absolute values; logged as "penalty".
-      l2: likewise, for their squares.
+      task: whose loss is minimised.
+      normalise: makes the network's input of pixels.
+      augment: changes pixels, and targets where it mixes examples.
+      mixes: whether it does; targets then become probabilities first.
+      aux_weight: what an auxiliary head's loss counts; 0 for models that have none.
+      penalty: logged as "penalty".
+      frozen: what does not train.
+      parts: in how many the batch is worked off, one after the other.
+      averages: of the weights, to keep; None for none.
     """
+    loss_of = make_loss(
+        model, task, normalise, aux_weight=aux_weight, frozen=frozen, numbered=parts > 1
+    )
+    gradient_of = accumulate(loss_of, parts)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = jax.random.split(key)
-        images = prepare(batch, augment_key)
-        rngs = {"dropout": jax.random.fold_in(dropout_key, state.step)}
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"], rngs=rngs
-            )
-            metrics = metrics_of(logits, batch["label"], batch["mask"])
-            total, count = metrics["loss"]
-            loss = total / jnp.maximum(count, 1)
-            if l1 or l2:
-                penalty = weight_penalty(params, l1=l1, l2=l2)
-                metrics["penalty"] = (penalty, jnp.ones(()))
-                loss += penalty
-            return loss, (updated.get("batch_stats", {}), metrics)
-
-        gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        targets = batch["label"]
+        if mixes:
+            targets = mixable(targets, model.num_classes)
+        images, targets = augment(batch, augment_key, targets)
+        examples = {"image": images, "target": targets, "mask": batch["mask"]}
+        dropout_key = jax.random.fold_in(dropout_key, state.step)
+        gradient, batch_stats, metrics = gradient_of(
+            state.params, state.batch_stats, examples, dropout_key
+        )
+        if penalty:
+            value, slope = jax.value_and_grad(penalty)(state.params)
+            gradient = jax.tree.map(jnp.add, gradient, slope)
+            metrics["penalty"] = (value, jnp.ones(()))
+        gradient = frozen.without(gradient)
+        metrics["grad_norm"] = (optax.tree.norm(gradient), jnp.ones(()))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema_decay:
-            new = {"params": params, "batch_stats": batch_stats}
-            ema = optax.incremental_update(new, ema, 1 - ema_decay)
-        metrics["grad_norm"] = (optax.tree.norm(gradient), jnp.ones(()))
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
-        return state, metrics
+        ema, swa = (averages or Averages()).update(
+            state, {"params": params, "batch_stats": batch_stats}
+        )
+        new = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+            swa=swa,
+        )
+        return new, metrics
 
     return train_step
 
 
+def make_loss(
+    model: nn.Module,
+    task: Task,
+    normalise: Normalise,
+    *,
+    aux_weight: float = 0.0,
+    frozen: Frozen = Frozen(),
+    numbered: bool = False,
+) -> Callable[..., tuple[jax.Array, tuple[jax.Array, Any, Metrics]]]:
+    """Returns the loss in training mode, as `accumulate` takes it.
+
+    It takes params, batch_stats, examples {"image", "target", "mask"}, their part's number
+    and a key for dropout, and returns the sum of the losses and (count, batch_stats, metrics).
+
+    Args:
+      model: of the zoo.
+      task: whose loss it is.
+      normalise: makes the network's input of pixels.
+      aux_weight: what an auxiliary head's loss counts; 0 for models that have none.
+      frozen: what does not train.
+      numbered: whether parts have keys of their own.
+    """
+
+    def loss_of(params: Any, batch_stats: Any, examples: Batch, part: jax.Array, key: jax.Array):
+        key = jax.random.fold_in(key, part) if numbered else key
+        with use_frozen_statistics(frozen.statistics):
+            out, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                normalise(examples["image"]),
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+                method="endpoints",
+            )
+        targets, mask = examples["target"], examples["mask"]
+        total, count = total_loss(task, out, targets, mask, aux_weight=aux_weight)
+        metrics = task.metrics(out["logits"], targets, mask, train=True)
+        if aux_weight and "aux_logits" in out:
+            metrics["total_loss"] = (total, count)
+        return total, (count, updated.get("batch_stats", {}), metrics)
+
+    return loss_of
+
+
 def make_eval_step(
-    model: nn.Module, prepare: Callable[..., jax.Array], metrics_of: LossAndMetrics
+    model: nn.Module, task: Task, normalise: Normalise
 ) -> Callable[[Any, Batch], Metrics]:
     """Returns the pure function `(variables, batch) -> metrics`; nothing is augmented."""
 
     def eval_step(variables: Any, batch: Batch) -> Metrics:
-        logits: Any = model.apply(variables, prepare(batch), train=False)
-        return metrics_of(logits, batch["label"], batch["mask"])
+        logits: Any = model.apply(variables, normalise(batch["image"]), train=False)
+        return task.metrics(logits, batch["label"], batch["mask"], train=False)
 
     return eval_step
+
+
+def make_statistics_step(
+    model: nn.Module, normalise: Normalise, augment: Augment
+) -> Callable[[Any, Batch, jax.Array], Any]:
+    """Returns `(variables, batch, key) -> batch_stats`: BatchNorm's statistics of one batch.
+
+    Their mean over the training data belongs to averaged weights, which no batch was ever
+    normalised with (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, section 3.2).
+    """
+
+    def statistics_step(variables: Any, batch: Batch, key: jax.Array) -> Any:
+        augment_key, dropout_key = jax.random.split(key)
+        images, _ = augment(batch, augment_key, mixable(batch["label"], model.num_classes))
+        with only_this_batch():
+            _, updated = model.apply(
+                variables,
+                normalise(images),
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+        return updated["batch_stats"]
+
+    return statistics_step

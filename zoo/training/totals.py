@@ -1,23 +1,29 @@
 """Sums of metrics on the host, exact across batches, devices and restarts."""
 
-import math
 from typing import Any
 
 import jax
+import numpy as np
 
-Sums = dict[str, tuple[float, float]]  # name -> (sum, count)
+from zoo.tasks.task import Sums, add
 
 
 class Totals:
-    """Adds up (sum, count) metrics; the division happens once, in `means`.
+    """Adds up (sum, count) metrics, which may be vectors; a task makes figures of them.
 
     What the devices hold is fetched late and all at once, so that the loop does not wait
     for each step. Addition happens in step order in double precision, so the totals are
-    the same bits whether or not a run was interrupted (save `sums`, give them back).
+    the same bits whether or not a run was interrupted (save `record`, give it back).
+
+    Args:
+      record: of an earlier run.
     """
 
-    def __init__(self, sums: Sums | None = None):
-        self._sums: Sums = dict(sums or {})
+    def __init__(self, record: dict[str, Any] | None = None):
+        self._sums: Sums = {
+            name: (np.asarray(total, np.float64), np.asarray(count, np.float64))
+            for name, (total, count) in (record or {}).items()
+        }
         self._pending: list[Any] = []
 
     def add(self, metrics: Any) -> None:
@@ -27,20 +33,15 @@ class Totals:
     def sums(self) -> Sums:
         """Returns the totals so far, having waited for the devices."""
         for metrics in jax.device_get(self._pending):
-            for name, (total, count) in metrics.items():
-                old_total, old_count = self._sums.get(name, (0.0, 0.0))
-                self._sums[name] = (old_total + float(total), old_count + float(count))
+            self._sums = add(self._sums, metrics)
         self._pending.clear()
-        return dict(self._sums)
+        return self._sums
 
-    def means(self) -> dict[str, float]:
-        """Returns the mean of each metric, NaN where nothing was counted."""
-        return {
-            name: total / count if count else math.nan
-            for name, (total, count) in self.sums().items()
-        }
+    def record(self) -> dict[str, Any]:
+        """Returns the totals as JSON values."""
+        return {name: [x.tolist() for x in pair] for name, pair in self.sums().items()}
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._sums.clear()
+        self._sums = {}
         self._pending.clear()

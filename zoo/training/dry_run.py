@@ -1,0 +1,101 @@
+"""What a run would train, and what a step of it would cost, without a step."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from zoo.training import mesh as meshes
+from zoo.training.groups import describe_groups
+from zoo.training.report import Reporter
+from zoo.training.setup import Setup
+from zoo.training.state import parameter_count
+
+
+def dry_run(setup: Setup, origin: str) -> dict[str, Any]:
+    """Prints the header, a row per group of parameters and the cost of a step; trains nothing.
+
+    Args:
+      setup: of the run.
+      origin: where the configuration came from.
+
+    Returns:
+      {"groups": [...], "cost": {...}}, as printed.
+    """
+    Reporter(Path("(dry run: nothing is written)"), setup.plan.total_steps).header(
+        origin, setup.describe()
+    )
+    groups, cost = group_rows(setup), step_cost(setup)
+    console = Console(highlight=False)
+    table = Table(title="What trains", title_justify="left")
+    for i, name in enumerate(groups[0]):
+        table.add_column(name, justify="right" if i else "left")
+    for row in groups:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+    console.print(table)
+    print(f"A step of {setup.config.batch_size} images, as the compiler sees it:")
+    for name, value in cost.items():
+        print(f"  {name:<40} {value}")
+    return {"groups": groups, "cost": cost}
+
+
+def group_rows(setup: Setup) -> list[dict[str, Any]]:
+    """Returns what trains at which peak rate and decay, a row per rule, in their order."""
+    plan, optimization = setup.plan, setup.optimization
+    decay = setup.config.optimizer.weight_decay
+    decay = setup.config.optimizer.arguments.to_dict().get("weight_decay", decay)
+    rows = describe_groups(setup.state_like.params, optimization.groups, weight_decay=decay)
+    return [
+        {
+            "pattern": row.pattern,
+            "arrays": row.arrays,
+            "parameters": row.parameters,
+            "rate": "frozen" if row.frozen else f"{row.rate * plan.learning_rate:.4g}",
+            "decay": f"{row.weight_decay:.4g}",
+            "BatchNorm's averages": "kept" if row.statistics else "move",
+        }
+        for row in rows
+    ]
+
+
+def step_cost(setup: Setup) -> dict[str, str]:
+    """Returns what a training step costs on each device, by the compiler's own analysis.
+
+    Counts of operations are of the program after optimisation, which may compute things
+    twice or in other ways; `zoo.describe` has the network's own.
+    """
+    state = setup.state_like
+    rows = meshes.batch_sharding(setup.mesh)
+    train, size = setup.examples["train"], setup.config.batch_size
+
+    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
+
+    batch = {
+        "image": like(np.uint8, *train.shape),
+        "label": like(train.target_dtype, *train.target_shape),
+        "mask": like(np.float32),
+        "index": like(np.int32),
+        "epoch": like(np.int32),
+    }
+    key = jax.eval_shape(setup.make_key)
+    compiled: Any = setup.train_step
+    compiled = compiled.lower(state, batch, key).compile()
+    work, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    cost = {
+        "parameters": f"{4 * parameter_count(state.params) / 2**20:,.1f} MiB",
+        "optimiser's state": f"{_bytes(state.opt_state) / 2**20:,.1f} MiB",
+        "averages of the weights": f"{_bytes((state.ema, state.swa)) / 2**20:,.1f} MiB",
+        "operations": f"{work.get('flops', 0) / 1e9:,.2f} GFLOP",
+        "memory read and written": f"{work.get('bytes accessed', 0) / 2**20:,.1f} MiB",
+    }
+    if memory is not None:
+        cost["memory for what lies between"] = f"{memory.temp_size_in_bytes / 2**20:,.1f} MiB"
+    return cost
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
