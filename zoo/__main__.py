@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Sequence
 import json
+from pathlib import Path
 import sys
+from typing import Any
 
 import zoo
 from zoo.description import describe, dimensions
-from zoo.errors import WeightsError, suggest
+from zoo.errors import ConfigError, WeightsError, ZooError, suggest
 from zoo.registry import ALIASES, find_model, registered_name
 from zoo.weights.catalogue import published
 
@@ -98,6 +100,106 @@ def convert_command(arguments: argparse.Namespace) -> None:
     print(f"written to {arguments.folder}: zoo.load({name!r}, {arguments.folder!r}) takes it")
 
 
+def read_config(name: str, overrides: Sequence[str]) -> Any:
+    """Returns a recipe, changed and checked as `train.py` does it.
+
+    Args:
+      name: of its file, with :variant behind it if it has any.
+      overrides: what the command line has besides, as in `--config.seed=1`.
+
+    Raises:
+      ConfigError: for whatever is wrong with it.
+    """
+    try:
+        from absl import flags, logging
+        from ml_collections import config_flags
+
+        from configs import default
+        from zoo.training.config import check_keys, check_values, explain_flags
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}: recipes need zoo[train], and a clone of the repository to run in"
+        ) from error
+    logging.set_verbosity(logging.ERROR)  # TFDS tells all it does
+    argv = ["zoo", f"--config={name}", *overrides]
+    reference, values = default.get_config(), flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    with explain_flags(argv, reference):
+        rest = values(argv)[1:]
+        config: Any = holder.value
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not a flag; flags begin with --")
+    check_keys(config, reference)
+    check_values(config)
+    return config
+
+
+def augment_command(arguments: argparse.Namespace) -> None:
+    """Draws what a recipe's augmentation makes of examples."""
+    out = Path(arguments.out)
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        raise ConfigError(f"--out={out}: give a file that ends with .png, in a folder that exists")
+    if arguments.rows < 1 or arguments.columns < 1 or arguments.step < 0:
+        raise ConfigError("--rows and --columns must be 1 or more, --step 0 or more")
+    config = read_config(arguments.config, arguments.rest)
+    import jax
+
+    from zoo.data.augment import make_augment
+    from zoo.data.crop import make_crop
+    from zoo.data.grid import draw_grid
+    from zoo.data.loader import Examples, Order
+    from zoo.training.config import make_preprocessing
+    from zoo.training.setup import open_data
+
+    source = getattr(open_data(config), arguments.split)
+    if source is None:
+        raise ConfigError(f"--split={arguments.split}: this recipe has none")
+    weights = None
+    if config.model.weights is not None:
+        weights = zoo.load_weights(
+            config.model.name, config.model.weights, channels=config.data.channels
+        ).preprocessing
+    published = find_model(config.model.name).image_shape
+    preprocessing = make_preprocessing(config, weights, published, source.class_names)
+    size, channels = preprocessing.image_size, len(preprocessing.mean)
+    shape = (size, size, channels)
+    bad = config.data.max_bad_examples
+    crop = make_crop(
+        config.augment.crop,
+        seed=config.seed,
+        size=size,
+        channels=channels,
+        interpolation=preprocessing.interpolation,
+    )
+    cache = config.data.cache and crop is not None  # which is refused, as it is in training
+    indices, epochs = Order(len(source), config.batch_size, config.seed).at(arguments.step)
+    indices = indices[: arguments.rows]
+    grid = draw_grid(
+        Examples(source, preprocessing.pixels, shape, max_bad=bad),
+        Examples(source, preprocessing.pixels, shape, max_bad=bad, crop=crop, cache=cache),
+        make_augment(config.augment.images, config.augment.mix, shape),
+        jax.random.split(jax.random.key(config.seed))[0],  # as the training step does
+        indices,
+        columns=arguments.columns,
+        epoch=int(epochs[0]),
+    )
+    try:
+        grid.save(out)
+    except OSError as error:
+        raise ConfigError(f"--out={out}: cannot be written to ({error.strerror})") from error
+    print(f"written to {out}: {len(indices)} examples of step {arguments.step}")
+
+
+AUGMENT_HELP = """\
+Draws what a recipe's augmentation makes of examples, by the functions that training uses.
+Each row is an example: first as evaluation sees it, then in one epoch after the other. What is
+mixed is mixed with the other rows.
+
+    python -m zoo augment --config=configs/lenet_digits.py --out=grid.png --rows=4 \\
+        --config.augment.images="(('rand_augment', {'num_ops': 2}),)"
+"""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m zoo", description=zoo.__doc__)
@@ -128,15 +230,37 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--key", help="of the state dict in a .pth that holds several")
     command.add_argument("--table", action="store_true", help="print a line for every array")
     command.set_defaults(run=convert_command)
+
+    command = commands.add_parser(
+        "augment",
+        help="a picture of what a recipe's augmentation makes of the data",
+        description=AUGMENT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Any key of the recipe can be changed: --config.KEY=VALUE.",
+        allow_abbrev=False,
+    )
+    command.add_argument("--config", required=True, help="FILE or FILE:VARIANT of configs/")
+    command.add_argument("--out", required=True, help="the .png to write")
+    command.add_argument("--rows", type=int, default=8, help="examples of the batch (default: 8)")
+    command.add_argument("--columns", type=int, default=8, help="epochs and one (default: 8)")
+    command.add_argument("--step", type=int, default=0, help="of training, whose batch is shown")
+    command.add_argument("--split", choices=("train", "validation", "test"), default="train")
+    command.set_defaults(run=augment_command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake gives one line and exit code 2."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments, arguments.rest = parser.parse_known_args(argv)
+    takes = ("--config.", "--noconfig.") if arguments.run is augment_command else ()
+    # A word may be the value of a key, as in `--config.seed 1`.
+    foreign = [a for a in arguments.rest if not takes or (a[:1] == "-" and not a.startswith(takes))]
+    if foreign:
+        parser.error(f"unrecognized arguments: {' '.join(foreign)}")
     try:
         arguments.run(arguments)
-    except ValueError as error:
+    except (ValueError, ZooError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has seen enough

@@ -1,0 +1,126 @@
+"""A picture of what the network will see: examples as they are, and as they are augmented."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from zoo.data.augment import Augment
+from zoo.data.loader import Examples, assemble
+
+SMALLEST = 96  # side of a cell, in pixels: smaller images are enlarged, pixel by pixel
+TEXT = 12  # height of letters, in pixels
+LINE = TEXT + 6
+GAP = 4
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def augmented(
+    examples: Examples, augment: Augment, key: jax.Array, indices: np.ndarray, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns some examples as training sees them in an epoch.
+
+    Args:
+      examples: where to read them.
+      augment: see `zoo.data.augment.make_augment`; what mixes takes partners among them.
+      key: as the training step has it.
+      indices: int [B], which ones.
+      epoch: for which epoch.
+
+    Returns:
+      images uint8 [B, S, S, C], and targets: float [B, K] with a column per class, where
+      labels are classes; else as they are.
+
+    Raises:
+      DataError: for what cannot be decoded.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    count = len(indices)
+    batch = assemble(examples, indices, np.full(count, epoch), np.ones(count), here)
+    targets = batch["label"]
+    if targets.ndim == 1 and jnp.issubdtype(targets.dtype, jnp.integer):
+        targets = jax.nn.one_hot(targets, len(examples.source.class_names))
+    images, targets = jax.jit(augment)(batch, key, targets)
+    return np.asarray(images), np.asarray(targets)
+
+
+def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
+    """Returns a target in words: the classes it has a part in, the largest first.
+
+    Example:
+      >>> caption(np.array([0.25, 0.0, 0.75]), ["cat", "dog", "owl"])
+      'owl 75%, cat 25%'
+      >>> caption(np.array([0.0, 1.0, 0.0]), ["cat", "dog", "owl"])
+      'dog'
+      >>> caption(np.array([1.5]), ["cat", "dog"])
+      '1.5'
+    """
+    values = np.ravel(target)
+    if len(values) != len(class_names):
+        return " ".join(f"{value:.4g}" for value in values)
+    order = [int(i) for i in np.argsort(-values, kind="stable") if values[i] >= 0.005]
+    if all(values[i] == 1 for i in order):
+        return ", ".join(class_names[i] for i in order)
+    return ", ".join(f"{class_names[i]} {values[i]:.0%}" for i in order)
+
+
+def draw_grid(
+    fitted: Examples,
+    cropped: Examples,
+    augment: Augment,
+    key: jax.Array,
+    indices: np.ndarray,
+    *,
+    columns: int,
+    epoch: int = 0,
+) -> Image.Image:
+    """Returns a row per example: as evaluation sees it, then as training does, epoch by epoch.
+
+    Args:
+      fitted: the examples as in evaluation.
+      cropped: the same ones as in training.
+      augment: see `augmented`.
+      key: likewise.
+      indices: int [N], of the rows.
+      columns: how many, the first one included.
+      epoch: of the second column; the others follow.
+
+    Raises:
+      DataError: for what cannot be decoded.
+    """
+    names = fitted.source.class_names
+    parts = [augmented(fitted, lambda b, k, t: (b["image"], t), key, indices, epoch)]
+    for later in range(columns - 1):
+        parts.append(augmented(cropped, augment, key, indices, epoch + later))
+    heads = ["fitted", *(f"epoch {epoch + later}" for later in range(columns - 1))]
+    side = fitted.shape[0]
+    side *= max(1, -(-SMALLEST // side))
+    width, height = side + GAP, side + LINE + GAP
+    grid = Image.new("RGB", (columns * width + GAP, len(indices) * height + LINE), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(TEXT)
+    for column, (head, (images, targets)) in enumerate(zip(heads, parts, strict=True)):
+        left = GAP + column * width
+        draw.text((left, 2), head, "black", font)
+        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+            top = LINE + row * height
+            grid.paste(_picture(image, side), (left, top))
+            text = _shortened(caption(target, names), draw, font, side)
+            draw.text((left, top + side + 1), text, "black", font)
+    return grid
+
+
+def _picture(image: np.ndarray, side: int) -> Image.Image:
+    pil = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+    return pil.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _shortened(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> str:
+    """Returns a text, without its end if it is wider than a number of pixels."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(f"{text}…", font) > width:
+        text = text[:-1]
+    return f"{text}…"
