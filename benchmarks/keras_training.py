@@ -179,10 +179,10 @@ def check_translatable(config: Config) -> None:
     """
     usual = dict(flatten(default.get_config()))
     for key, value in flatten(config):
-        if key not in TRANSLATED and value != usual[key]:
+        if key not in TRANSLATED and value != usual.get(key):
             raise ConfigError(
                 f"config.{key}={value!r}: this program translates nothing but "
-                f"{', '.join(sorted(TRANSLATED))}; leave it at {usual[key]!r}, or translate it"
+                f"{', '.join(sorted(TRANSLATED))}; leave it at {usual.get(key)!r}, or translate it"
             )
     names = [name for name, _ in config.augment.images]
     for key, name, table in (
@@ -369,7 +369,8 @@ def load(config: Config) -> tuple[dict[str, Data], Preprocessing]:
 
     def read(source: Source) -> Data:
         images, labels = zip(*(source[i] for i in range(len(source))), strict=True)
-        return Data(np.stack([preprocessing.pixels(i) for i in images]), np.int32(labels))
+        pixels = np.stack([preprocessing.pixels(image) for image in images])
+        return Data(pixels, np.array(labels, np.int32))
 
     return {k: read(s) for k, s in splits._asdict().items()}, preprocessing
 
@@ -409,13 +410,13 @@ def make_curve(config: Config, length: Length) -> Curve:
         final_fraction=optimizer.final_fraction,
         warmup_fraction=optimizer.warmup_fraction,
     )
-    steps = length.epochs * length.steps_per_epoch
-    if steps > length.total_steps and schedule(length.total_steps) > 0:
+    curve, steps = Curve(schedule), length.epochs * length.steps_per_epoch
+    if steps > length.total_steps and float(curve(length.total_steps)):
         raise ConfigError(
             f"config.train_for={config.train_for!r} is {length.total_steps} steps, in Keras "
             f"{steps}; take a schedule that falls to 0, or a whole number of batches per epoch"
         )
-    return Curve(schedule)
+    return curve
 
 
 def batches(
@@ -428,7 +429,7 @@ def batches(
     """
     order = Order(len(data.labels), config.batch_size, config.seed)
 
-    def load(step: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([config.seed, step])
         indices, _ = order.at(step)
         images = data.images[indices]
@@ -436,7 +437,7 @@ def batches(
             images = AUGMENTATIONS[name](images, rng, **arguments)
         return preprocessing.normalise(images), data.labels[indices]
 
-    return map_ahead(load, range(steps), threads=2, prefetch=4)
+    return map_ahead(batch, range(steps), threads=2, prefetch=4)
 
 
 class Clock(keras.callbacks.Callback):

@@ -53,7 +53,9 @@ def get_config(variant: str = "") -> ConfigDict:
     smoke = {
         "data.name": "mock:10",
         "data.train_split": "train",
-        "data.validation_split": "validation",
+        "data.validation_split": "validation[:16]",
+        "data.test_split": "test[:16]",
+        "data.cache": False,
         "batch_size": 8,
         "train_for": "3 steps",
         "evaluate_every": "3 steps",
