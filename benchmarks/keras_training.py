@@ -27,6 +27,7 @@ import datetime
 import json
 import os
 from pathlib import Path
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -485,7 +486,8 @@ def train(config: Config) -> dict[str, Any]:
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=length.epochs, restore_best_weights=True
     )
-    clock, load_before, began = Clock(), os.getloadavg(), time.perf_counter()
+    clock, load_before = Clock(), os.getloadavg()
+    began, worked = time.perf_counter(), time.process_time()
     history = network.fit(
         batches(config, data["train"], preprocessing, length.epochs * length.steps_per_epoch),
         epochs=length.epochs,
@@ -495,7 +497,7 @@ def train(config: Config) -> dict[str, Any]:
         callbacks=[clock, best],
         verbose=2,
     ).history
-    seconds = time.perf_counter() - began
+    seconds, processor = time.perf_counter() - began, time.process_time() - worked
     _, top1 = network.evaluate(*held["test"], batch_size=config.batch_size, verbose=0)
     return {
         "parameters": parameters,
@@ -505,6 +507,7 @@ def train(config: Config) -> dict[str, Any]:
         "val_loss": [round(float(v), 4) for v in history["val_loss"]],
         "train_loss": [round(float(v), 4) for v in history["loss"]],  # with L2, if there is any
         "seconds": round(seconds, 1),  # of fit: compilation, training, validation
+        "processor_seconds": round(processor, 1),  # likewise; it depends less on other programs
         "seconds_per_epoch": clock.seconds,
         "load_average": {"before": load_before, "after": os.getloadavg()},
         **length._asdict(),
@@ -533,7 +536,7 @@ def surroundings() -> dict[str, Any]:
         check=True,
     ).stdout.strip()
     return {
-        "command": "python -m benchmarks.keras_training " + " ".join(sys.argv[1:]),
+        "command": shlex.join(["python", "-m", "benchmarks.keras_training", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "commit": commit,
         "device": jax.devices()[0].device_kind,
@@ -561,7 +564,9 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"keras_training: {error}")
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"keras_training_{recipe}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    # One line for each key: lists of numbers stay in it.
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
+    file.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
     print(
         f"{recipe} in Keras {keras.__version__}: {result['parameters']:,} parameters, test "
         f"{result['test_top1']:.2%} after epoch {result['best_epoch']} of {result['epochs']} "
