@@ -509,7 +509,7 @@ def train(config: Config) -> dict[str, Any]:
         "seconds": round(seconds, 1),  # of fit: compilation, training, validation
         "processor_seconds": round(processor, 1),  # likewise; it depends less on other programs
         "seconds_per_epoch": clock.seconds,
-        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "load_average": {"before": load_before, "after": os.getloadavg()},  # of 1, 5, 15 minutes
         **length._asdict(),
     }
 
