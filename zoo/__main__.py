@@ -142,52 +142,16 @@ def augment_command(arguments: argparse.Namespace) -> None:
     if arguments.rows < 1 or arguments.columns < 1 or arguments.step < 0:
         raise ConfigError("--rows and --columns must be 1 or more, --step 0 or more")
     config = read_config(arguments.config, arguments.rest)
-    import jax
+    from zoo.training.preview import preview
 
-    from zoo.data.augment import make_augment
-    from zoo.data.crop import make_crop
-    from zoo.data.grid import draw_grid
-    from zoo.data.loader import Examples, Order
-    from zoo.training.config import make_preprocessing
-    from zoo.training.setup import open_data
-
-    source = getattr(open_data(config), arguments.split)
-    if source is None:
-        raise ConfigError(f"--split={arguments.split}: this recipe has none")
-    weights = None
-    if config.model.weights is not None:
-        weights = zoo.load_weights(
-            config.model.name, config.model.weights, channels=config.data.channels
-        ).preprocessing
-    published = find_model(config.model.name).image_shape
-    preprocessing = make_preprocessing(config, weights, published, source.class_names)
-    size, channels = preprocessing.image_size, len(preprocessing.mean)
-    shape = (size, size, channels)
-    bad = config.data.max_bad_examples
-    crop = make_crop(
-        config.augment.crop,
-        seed=config.seed,
-        size=size,
-        channels=channels,
-        interpolation=preprocessing.interpolation,
-    )
-    cache = config.data.cache and crop is not None  # which is refused, as it is in training
-    indices, epochs = Order(len(source), config.batch_size, config.seed).at(arguments.step)
-    indices = indices[: arguments.rows]
-    grid = draw_grid(
-        Examples(source, preprocessing.pixels, shape, max_bad=bad),
-        Examples(source, preprocessing.pixels, shape, max_bad=bad, crop=crop, cache=cache),
-        make_augment(config.augment.images, config.augment.mix, shape),
-        jax.random.split(jax.random.key(config.seed))[0],  # as the training step does
-        indices,
-        columns=arguments.columns,
-        epoch=int(epochs[0]),
+    grid = preview(
+        config, arguments.split, step=arguments.step, rows=arguments.rows, columns=arguments.columns
     )
     try:
         grid.save(out)
     except OSError as error:
         raise ConfigError(f"--out={out}: cannot be written to ({error.strerror})") from error
-    print(f"written to {out}: {len(indices)} examples of step {arguments.step}")
+    print(f"written to {out}: examples of step {arguments.step}")
 
 
 AUGMENT_HELP = """\

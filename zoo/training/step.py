@@ -22,6 +22,11 @@ Normalise = Callable[[jax.Array], jax.Array]  # uint8 [B, H, W, C] -> float32
 Augment = Callable[[Batch, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
+def augment_key(key: jax.Array) -> jax.Array:
+    """Returns what augmentation is keyed by, of a run's key."""
+    return jax.random.split(key)[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Penalty:
     """What is added to the loss for the size of the weights, as Keras counts it.
@@ -107,13 +112,12 @@ def make_train_step(
     gradient_of = accumulate(loss_of, parts)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key = jax.random.split(key)
         targets = batch["label"]
         if mixes:
             targets = mixable(targets, model.num_classes)
-        images, targets = augment(batch, augment_key, targets)
+        images, targets = augment(batch, augment_key(key), targets)
         examples = {"image": images, "target": targets, "mask": batch["mask"]}
-        dropout_key = jax.random.fold_in(dropout_key, state.step)
+        dropout_key = jax.random.fold_in(jax.random.split(key)[1], state.step)
         gradient, batch_stats, metrics = gradient_of(
             state.params, state.batch_stats, examples, dropout_key
         )
@@ -208,15 +212,14 @@ def make_statistics_step(
     """
 
     def statistics_step(variables: Any, batch: Batch, key: jax.Array) -> Any:
-        augment_key, dropout_key = jax.random.split(key)
-        images, _ = augment(batch, augment_key, mixable(batch["label"], model.num_classes))
+        images, _ = augment(batch, augment_key(key), mixable(batch["label"], model.num_classes))
         with only_this_batch():
             _, updated = model.apply(
                 variables,
                 normalise(images),
                 train=True,
                 mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": jax.random.split(key)[1]},
             )
         return updated["batch_stats"]
 
