@@ -213,6 +213,17 @@ def test_another_optimiser_is_refused_and_harms_nothing(config, splits, tmp_path
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{"best.patience": "8 steps"}, {"best.metric": "val/loss"}, {"optimizer.plateau.factor": 0.5}],
+)
+def test_what_goes_by_validation_wants_a_split(config, splits, tmp_path, changes):
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match="goes by the validation split, and there is none"):
+        fit(config, tmp_path, splits=splits._replace(validation=None))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"best.metric": "val/top2"}, "there are val/loss, val/top1, val/top5"),
@@ -225,7 +236,7 @@ def test_another_optimiser_is_refused_and_harms_nothing(config, splits, tmp_path
         ({"task.arguments": {"label_smoothing": 1.0}}, "less than 1"),
         ({"task.name": "binary"}, "wants 2 classes and the data have 10"),
         ({"augment.images": (("random_flip", {}),)}, "config.augment.images: "),
-        ({"augment.mix": {"mixup": 1}}, "config.augment.mix: "),
+        ({"augment.mix": {"mixup": 1}}, "config.augment.mix has no argument"),
         ({"augment.crop": {"scale": (2, 1)}}, "config.augment.crop"),
         ({"model.num_classes": 5}, "num_classes=5, but digits has 10 classes"),
     ],

@@ -89,7 +89,7 @@ def step_cost(setup: Setup) -> dict[str, str]:
         "parameters": f"{4 * parameter_count(state.params) / 2**20:,.1f} MiB",
         "optimiser's state": f"{_bytes(state.opt_state) / 2**20:,.1f} MiB",
         "averages of the weights": f"{_bytes((state.ema, state.swa)) / 2**20:,.1f} MiB",
-        "operations": f"{work.get('flops', 0) / 1e9:,.2f} GFLOP",
+        "operations": f"{work.get('flops', 0) / 1e9:,.4g} GFLOP",
         "memory read and written": f"{work.get('bytes accessed', 0) / 2**20:,.1f} MiB",
     }
     if memory is not None:

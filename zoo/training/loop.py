@@ -92,9 +92,10 @@ def finished_results(setup: Setup, workdir: Path) -> dict[str, Any] | None:
     except ValueError:
         warn(f"{path} is damaged; making it again")
         return None
-    same = not changed_keys(results["config"], plain(setup.config))
+    if changed_keys(results["config"], plain(setup.config)):
+        return None
     ended = results["step"] == setup.plan.total_steps or results["stopped_early"]
-    return results if same and ended else None
+    return results if ended else None
 
 
 @contextlib.contextmanager

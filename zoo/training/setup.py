@@ -246,7 +246,7 @@ def build(
         examples=_examples(config, plan, preprocessing, splits, task),
         model=model,
         task=task,
-        best=_best(config, plan, task, averages),
+        best=_best(config, plan, task, averages, validated=splits.validation is not None),
         preprocessing=preprocessing,
         weights=weights,
         optimization=optimization,
@@ -256,7 +256,11 @@ def build(
         train_step=jit(
             guard(train_step), in_shardings=(everywhere, rows, everywhere), donate_argnums=0
         ),
-        observe=jit(functools.partial(_observe, optimization.plateau), donate_argnums=0),
+        observe=(
+            jit(functools.partial(_observe, optimization.plateau), donate_argnums=0)
+            if optimization.plateau
+            else lambda state, loss: state
+        ),
         eval_step=jit(make_eval_step(**make), in_shardings=(everywhere, rows)),
         statistics_step=jit(
             make_statistics_step(model, preprocessing.normalise, augment),
@@ -305,8 +309,18 @@ def _aux_weight(config: Config) -> float:
     return AUX_WEIGHTS.get(registered_name(config.model.name), 0.0)
 
 
-def _best(config: Config, plan: Plan, task: Task, averages: Averages) -> Best:
+def _best(config: Config, plan: Plan, task: Task, averages: Averages, *, validated: bool) -> Best:
     """Returns by what evaluations are compared, having checked that there is such a figure."""
+    for key, wanted in (
+        ("best.metric", config.best.metric),
+        ("best.patience", config.best.patience),
+        ("optimizer.plateau", config.optimizer.plateau),
+    ):
+        if wanted and not validated:
+            raise ConfigError(
+                f"config.{key}={plain(config)[key]!r} goes by the validation split, and there is "
+                "none; name one, as in --config.data.validation_split='train[90%:]'"
+            )
     if config.best.metric is None:
         return task.best._replace(metric=f"val/{task.best.metric}")
     sets = ["val"]
@@ -378,9 +392,7 @@ def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) ->
     return Optimization(schedule, plateau, optimizer, groups, frozen, penalty)
 
 
-def _observe(plateau: Plateau | None, state: TrainState, loss: jax.Array) -> TrainState:
-    if plateau is None:
-        return state
+def _observe(plateau: Plateau, state: TrainState, loss: jax.Array) -> TrainState:
     return dataclasses.replace(state, opt_state=plateau.observe(state.opt_state, loss))
 
 
