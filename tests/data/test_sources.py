@@ -508,3 +508,90 @@ def test_a_table_beside_class_folders_is_refused(tmp_path):
         open_train(f"folder:{tmp_path}")
     table.write_text("file_name,age\na.png,1\ndog/0.png,2\n")
     assert len(open_train(f"folder:{tmp_path}")) == 2
+
+
+# -- numbers of TFDS ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def numbers_of_tfds(tmp_path_factory) -> str:
+    """A prepared dataset `numbers` of three images, 0 to 2, with targets of many kinds."""
+    kinds = tfds.features
+    features = {
+        "image": kinds.Image(shape=(2, 2, 1)),
+        "age": np.float32,
+        "flag": np.bool_,
+        "box": kinds.Tensor(shape=(2,), dtype=np.float64),
+        "marks": kinds.Sequence(np.int64, length=1),
+        "tags": kinds.Sequence(kinds.ClassLabel(names=["a", "b", "c"])),
+        "unknown": kinds.Sequence(kinds.ClassLabel(num_classes=2)),
+        "traits": {"tall": np.bool_, "age": np.float32},
+        "text": kinds.Text(),
+        "many": kinds.Sequence(np.float32),
+        "map": kinds.Tensor(shape=(2, 2), dtype=np.float32),
+    }
+
+    with tfds.core.registered.skip_registration():
+
+        class Numbers(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                for i in range(3):
+                    yield (
+                        i,
+                        {
+                            "image": Image.new("L", (2, 2), i),
+                            "age": i + 0.5,
+                            "flag": i == 1,
+                            "box": np.array([i, -i], np.float64),
+                            "marks": [i],
+                            "tags": [[], ["c"], ["b", "a", "b"]][i],
+                            "unknown": [-1],
+                            "traits": {"tall": i == 2, "age": i},
+                            "text": "owl",
+                            "many": [1.0] * i,
+                            "map": np.zeros((2, 2), np.float32),
+                        },
+                    )
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    tfds.disable_progress_bar()
+    Numbers(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "wanted"),
+    [
+        ("age", ("age",), [[0.5], [1.5], [2.5]]),
+        ("flag", ("flag",), [[0], [1], [0]]),
+        ("box", ("box_0", "box_1"), [[0, 0], [1, -1], [2, -2]]),
+        ("marks", ("marks_0",), [[0], [1], [2]]),
+        ("tags", ("a", "b", "c"), [[0, 0, 0], [0, 0, 1], [1, 1, 0]]),
+        ("traits", ("age", "tall"), [[0, 0], [1, 0], [2, 1]]),
+    ],
+)
+def test_tfds_gives_numbers(numbers_of_tfds, key, names, wanted):
+    source = open_train("numbers", data_dir=numbers_of_tfds, label_key=key)
+    assert source.class_names == names
+    assert content(source) == dict(enumerate(wanted))
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("key", ["text", "many", "map", "image"])
+def test_what_holds_no_numbers_is_refused(numbers_of_tfds, key):
+    with pytest.raises(ConfigError, match=rf"feature '{key}' is .*; wanted a class label"):
+        open_train("numbers", data_dir=numbers_of_tfds, label_key=key)
+
+
+def test_a_label_that_is_not_known_is_no_label(numbers_of_tfds):
+    source = open_train("numbers", data_dir=numbers_of_tfds, label_key="unknown")
+    with pytest.raises(DataError, match=r"numbers train example 0: label -1, allowed are 0 to 1"):
+        source[0]
