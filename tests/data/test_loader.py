@@ -148,3 +148,10 @@ def test_normalise_per_channel():
     images = jnp.array([[[[0, 255, 51]]]], jnp.uint8)
     out = normalise(images, (0.0, 0.5, 0.1), (1.0, 0.5, 0.1))
     np.testing.assert_allclose(out[0, 0, 0], [0, 1, 1], rtol=1e-6)
+
+
+def test_numbers_need_not_be_labels():
+    images = np.zeros((1, 4, 4), np.uint8)
+    source = ArraySource(images, np.array([[-3.5, 70]]), ["age", "weight"])
+    _, target, there = Examples(source, lambda image: image, (4, 4, 1)).read(0)
+    assert (np.asarray(target).tolist(), there) == ([-3.5, 70], 1.0)

@@ -3,6 +3,7 @@
 import gzip
 import os
 from pathlib import Path
+import re
 import sys
 
 import numpy as np
@@ -364,3 +365,233 @@ def test_bad_folders(tmp_path):
     (tmp_path / "train" / "empty").mkdir()
     with pytest.raises(DataError, match="class folder without an image"):
         open_train(root)
+
+
+# -- tables ---------------------------------------------------------------------------------
+
+ROWS = "file_name,age,weight\na.png,41,70.5\nmore/b.png,-3e1,0\nc.png, 7 ,1\n"
+
+
+def make_table(root: Path, text: str | bytes = ROWS, split="train") -> Path:
+    """Writes a table beside images 10, 20 and 30: a.png, more/b.png (if named) and c.png."""
+    text = text if isinstance(text, bytes) else text.encode()
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(("a.png", "more/b.png", "c.png")):
+        if "/" not in name or name.encode() in text:
+            (folder / name).parent.mkdir(exist_ok=True)
+            Image.new("L", (2, 2), 10 * (i + 1)).save(folder / name)
+    (folder / "metadata.csv").write_bytes(text)
+    return folder / "metadata.csv"
+
+
+def content(source) -> dict[int, list[float]]:
+    """The targets by the images' grey."""
+    assert source.target_shape == (len(source.class_names),)
+    examples = [source[i] for i in range(len(source))]
+    assert {target.dtype for _, target in examples} == {np.dtype(np.float32)}
+    return {int(image[0, 0, 0]): target.tolist() for image, target in examples}
+
+
+WANTED = {10: [41, 70.5], 20: [-30, 0], 30: [7, 1]}
+
+
+def test_a_table_gives_numbers(tmp_path):
+    make_table(tmp_path)
+    make_table(tmp_path, "file_name,age,weight\nc.png,1,2\n", "val")
+    splits = open_splits(f"folder:{tmp_path}", train="train", validation="validation", test="")
+    assert splits.train.class_names == ("age", "weight")
+    assert content(splits.train) == WANTED
+    assert content(splits.validation) == {30: [1, 2]}
+    assert splits.validation.describe(0) == str(tmp_path / "val" / "c.png")
+    parts = [open_train(f"folder:{tmp_path}", s) for s in ("train[:2]", "train[2:]")]
+    assert [len(part) for part in parts] == [2, 1]
+    assert content(parts[0]) | content(parts[1]) == WANTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS.replace("\n", "\r\n"),
+        b"\xef\xbb\xbf" + ROWS.encode(),
+        "\n" + ROWS.replace("\n", "\n\n"),
+        'age,"file_name", weight\n41,"a.png",70.5\n-30,more/b.png,0\n7,./c.png,1',
+        "file_name,age,weight\nc.png,7,1\nmore/b.png,-30,0\na.png,41,70.5\n",
+    ],
+    ids=["CRLF", "BOM", "empty lines", "quotes and places", "order of lines"],
+)
+def test_a_table_is_the_same_however_it_is_written(tmp_path, text):
+    make_table(tmp_path)
+    before = open_train(f"folder:{tmp_path}")
+    make_table(tmp_path, text)
+    after = open_train(f"folder:{tmp_path}")
+    assert content(after) == WANTED
+    assert after.class_names == before.class_names
+    assert after.fingerprint == before.fingerprint
+    make_table(tmp_path, ROWS.replace("41", "42"))
+    assert open_train(f"folder:{tmp_path}").fingerprint != before.fingerprint
+
+
+def test_a_table_of_classes(tmp_path):
+    make_table(tmp_path, "file_name,label\na.png,owl\nmore/b.png, cat\nc.png,owl\n")
+    make_table(tmp_path, "file_name,label\na.png,owl\n", "test")
+    source = open_train(f"folder:{tmp_path}")
+    assert (source.class_names, source.target_shape) == (("cat", "owl"), ())
+    examples = [source[i] for i in range(3)]
+    assert {int(x[0, 0, 0]): label for x, label in examples} == {10: 1, 20: 0, 30: 1}
+    assert open_train(f"folder:{tmp_path}", "test")[0][1] == 1
+    table = make_table(tmp_path, "file_name,label\na.png,owl\nc.png,cats\n", "test")
+    with pytest.raises(DataError, match=r"class 'cats' is not among the 2.*Did you mean 'cat'"):
+        open_train(f"folder:{tmp_path}", "test")
+    table.write_text("file_name,label\na.png,\n")
+    with pytest.raises(DataError, match=r"line 2: the label is empty"):
+        open_train(f"folder:{tmp_path}", "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": the file is empty"),
+        ("\n\r\n", ": the file is empty"),
+        ("file_name,age\n", ": there is a header and no line"),
+        (b"file_name,age\n\xff.png,1\n", ": cannot be read as UTF-8"),
+        ('file_name,age\n"a.png,1\n', ", line 2: not a line of CSV"),
+        ("file_name;age\na.png;1\n", ", line 1: wanted a header with a column file_name"),
+        ("filename,age\na.png,1\n", "Did you mean 'filename'"),
+        ("file_name\na.png\n", ", line 1: no column besides file_name"),
+        (",file_name,age\n0,a.png,1\n", ", line 1: column 1 has no name"),
+        ("file_name,age,age\na.png,1,2\n", ", line 1: there are several columns 'age'"),
+        ("file_name,age\na.png,1\nc.png\n", r", line 3: 1 column\(s\), but the header has 2"),
+        ("file_name,age\na.png,1,5\n", r", line 2: 3 column\(s\)"),
+        ("file_name,age\na.png,1\n,2\n", ", line 3: there is no file ''"),
+        ("file_name,age\nx.png,1\n", ", line 2: there is no file 'x.png'"),
+        (f"file_name,age\n{'x' * 300},1\n", ", line 2: there is no file"),
+        ("file_name,age\na\0.png,1\n", ", line 2: (there is no file|not a line)"),
+        ("file_name,age\n../train/a.png,1\n", ", line 2: .* leads out of"),
+        ("file_name,age\n/etc/passwd,1\n", ", line 2: .* leads out of"),
+        (
+            "file_name,age\na.png,1\nc.png,1\n./a.png,2\n",
+            ", line 4: './a.png' is already in line 2",
+        ),
+        ("file_name,age\nc.png,old\na.png,young\n", ", line 2: age='old' is no finite number"),
+        ("file_name,age\na.png,\n", ", line 2: age='' is no finite number"),
+        ("file_name,age\na.png,nan\n", ", line 2: age='nan' is no finite number"),
+        ("file_name,age\na.png,-inf\n", ", line 2: age='-inf' is no finite number"),
+        ("file_name,age\na.png,1e39\n", ", line 2: age='1e39' is no finite number"),
+        ("file_name,age\na.png,1_000\n", ", line 2: age='1_000' is no finite number"),
+        ("file_name,label\na.png,1\nc.png,cat\n", ", line 3: label='cat' is no finite number"),
+    ],
+)
+def test_a_bad_table_says_in_which_line(tmp_path, text, message):
+    table = make_table(tmp_path, text)
+    with pytest.raises(DataError, match=message) as error:
+        open_train(f"folder:{tmp_path}")
+    if "Did you mean" not in message:
+        assert re.search(f"{re.escape(str(table))}{message}", str(error.value))
+    assert error.value.exit_code == 65
+
+
+def test_tables_of_a_dataset_have_the_same_columns(tmp_path):
+    make_table(tmp_path)
+    make_table(tmp_path, "file_name,weight,age\na.png,1,2\n", "test")
+    with pytest.raises(DataError, match=r"the columns are weight, age, but those of .* are age, w"):
+        open_train(f"folder:{tmp_path}", "test")
+    (tmp_path / "test" / "metadata.csv").unlink()
+    with pytest.raises(DataError, match=r"train/metadata.csv: there is none in .*test; give all"):
+        open_train(f"folder:{tmp_path}", "test")
+
+
+def test_a_table_beside_class_folders_is_refused(tmp_path):
+    make_folder(tmp_path)
+    table = make_table(tmp_path, "file_name,age\na.png,1\n")
+    with pytest.raises(DataError, match=r"images in folders such as 'cat', of which it names none"):
+        open_train(f"folder:{tmp_path}")
+    table.write_text("file_name,age\na.png,1\ndog/0.png,2\n")
+    assert len(open_train(f"folder:{tmp_path}")) == 2
+
+
+# -- numbers of TFDS ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def numbers_of_tfds(tmp_path_factory) -> str:
+    """A prepared dataset `numbers` of three images, 0 to 2, with targets of many kinds."""
+    kinds = tfds.features
+    features = {
+        "image": kinds.Image(shape=(2, 2, 1)),
+        "age": np.float32,
+        "flag": np.bool_,
+        "box": kinds.Tensor(shape=(2,), dtype=np.float64),
+        "marks": kinds.Sequence(np.int64, length=1),
+        "tags": kinds.Sequence(kinds.ClassLabel(names=["a", "b", "c"])),
+        "unknown": kinds.Sequence(kinds.ClassLabel(num_classes=2)),
+        "traits": {"tall": np.bool_, "age": np.float32},
+        "text": kinds.Text(),
+        "many": kinds.Sequence(np.float32),
+        "map": kinds.Tensor(shape=(2, 2), dtype=np.float32),
+    }
+
+    with tfds.core.registered.skip_registration():
+
+        class Numbers(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                for i in range(3):
+                    yield (
+                        i,
+                        {
+                            "image": Image.new("L", (2, 2), i),
+                            "age": i + 0.5,
+                            "flag": i == 1,
+                            "box": np.array([i, -i], np.float64),
+                            "marks": [i],
+                            "tags": [[], ["c"], ["b", "a", "b"]][i],
+                            "unknown": [-1],
+                            "traits": {"tall": i == 2, "age": i},
+                            "text": "owl",
+                            "many": [1.0] * i,
+                            "map": np.zeros((2, 2), np.float32),
+                        },
+                    )
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    tfds.disable_progress_bar()
+    Numbers(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "wanted"),
+    [
+        ("age", ("age",), [[0.5], [1.5], [2.5]]),
+        ("flag", ("flag",), [[0], [1], [0]]),
+        ("box", ("box_0", "box_1"), [[0, 0], [1, -1], [2, -2]]),
+        ("marks", ("marks_0",), [[0], [1], [2]]),
+        ("tags", ("a", "b", "c"), [[0, 0, 0], [0, 0, 1], [1, 1, 0]]),
+        ("traits", ("age", "tall"), [[0, 0], [1, 0], [2, 1]]),
+    ],
+)
+def test_tfds_gives_numbers(numbers_of_tfds, key, names, wanted):
+    source = open_train("numbers", data_dir=numbers_of_tfds, label_key=key)
+    assert source.class_names == names
+    assert content(source) == dict(enumerate(wanted))
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("key", ["text", "many", "map", "image"])
+def test_what_holds_no_numbers_is_refused(numbers_of_tfds, key):
+    with pytest.raises(ConfigError, match=rf"feature '{key}' is .*; wanted a class label"):
+        open_train("numbers", data_dir=numbers_of_tfds, label_key=key)
+
+
+def test_a_label_that_is_not_known_is_no_label(numbers_of_tfds):
+    source = open_train("numbers", data_dir=numbers_of_tfds, label_key="unknown")
+    with pytest.raises(DataError, match=r"numbers train example 0: label -1, allowed are 0 to 1"):
+        source[0]

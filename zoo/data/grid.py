@@ -48,7 +48,7 @@ def augmented(
 
 
 def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns a target in words: the classes it has a part in, the largest first.
+    """Returns a target in words: the classes it has a part in, the largest first, or numbers.
 
     Example:
       >>> caption(np.array([0.25, 0.0, 0.75]), ["cat", "dog", "owl"])
@@ -57,10 +57,14 @@ def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
       'dog'
       >>> caption(np.array([1.5]), ["cat", "dog"])
       '1.5'
+      >>> caption(np.array([41.0, 70.5]), ["age", "weight"])
+      'age 41, weight 70.5'
     """
     values = np.ravel(target)
     if len(values) != len(class_names):
         return " ".join(f"{value:.4g}" for value in values)
+    if values.min() < 0 or values.max() > 1:
+        return ", ".join(f"{n} {value:.4g}" for n, value in zip(class_names, values, strict=True))
     order = [int(i) for i in np.argsort(-values, kind="stable") if values[i] >= 0.005]
     if all(values[i] == 1 for i in order):
         return ", ".join(class_names[i] for i in order)

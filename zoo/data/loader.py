@@ -71,8 +71,8 @@ class Examples:
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
-      check: raises DataError for targets [1, …] that cannot be trained on; by default those
-        that are no label.
+      check: raises DataError for targets [1, …] that cannot be trained on; by default labels
+        that are none of the classes.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class Examples:
         self.target_dtype = np.float32 if self.target_shape else np.int32
         self.bad: dict[int, str] = {}  # index -> what was wrong
         self._fit, self._crop, self._max_bad = fit, crop, max_bad
-        self._check = check or functools.partial(_check_label, len(source.class_names))
+        num_classes = None if self.target_shape else len(source.class_names)
+        self._check = check or functools.partial(_check_label, num_classes)
         self._images = np.empty((len(source), *shape), np.uint8) if cache else None
         self._targets: list[Target | None] = [None] * len(source)  # None: not kept
 
@@ -137,8 +138,9 @@ class Examples:
             ) from error
 
 
-def _check_label(num_classes: int, targets: np.ndarray, name: str) -> None:
-    check_labels(targets, num_classes, name)
+def _check_label(num_classes: int | None, targets: np.ndarray, name: str) -> None:
+    if num_classes is not None:
+        check_labels(targets, num_classes, name)
 
 
 def assemble(

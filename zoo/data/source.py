@@ -185,13 +185,14 @@ def open_splits(
 
     Args:
       name: a TFDS name (`mnist`, `imagenet2012:5.1.0`), `idx:/path` for the MNIST family's
-        own files, `folder:/path` for train/CLASS/x.jpg, or `mock:CLASSES` for noise.
+        own files, `folder:/path` for train/CLASS/x.jpg or a table, train/metadata.csv (see
+        `zoo.data.table`), or `mock:CLASSES` for noise.
       train: the split to train on, in TFDS's notation: `train`, `train[:90%]`.
       validation: the split to validate on; empty for none.
       test: the split for the final figure; empty for none.
       data_dir: where TFDS keeps prepared datasets; None for its usual place.
       image_key: the TFDS feature that holds the image.
-      label_key: the TFDS feature that holds the label.
+      label_key: the TFDS feature that holds the label or numbers; see `TfdsSource`.
 
     Raises:
       ConfigError: for an unknown name or split.

@@ -1,19 +1,26 @@
 """Any dataset of TFDS, through its random-access reader: no TensorFlow anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.source import digest
+from zoo.data.source import Target, digest
 from zoo.errors import ConfigError, DataError, suggest
 
 
 class TfdsSource:
     """One split of a TFDS dataset that is (or can be) prepared as array_record.
+
+    What the targets are follows from the feature that holds them:
+
+    * a ClassLabel: labels;
+    * a list of ClassLabels, of any length: 1 for each class that is in it, else 0, [classes];
+    * a number or a tensor [K] of numbers: these, named KEY, or KEY_0, KEY_1, …;
+    * a dict of numbers: these, in the order of their names.
 
     Args:
       name: TFDS's name, with an optional config and version: `cifar10`, `mnist:3.0.1`.
@@ -23,7 +30,7 @@ class TfdsSource:
       label_key: the feature that holds the label.
 
     Raises:
-      ConfigError: for an unknown name, split or feature.
+      ConfigError: for an unknown name, split or feature, or a feature of another kind.
       DataError: for a dataset that cannot be prepared, or is not held as array_record.
     """
 
@@ -43,10 +50,13 @@ class TfdsSource:
             if builder.info.file_format.value != "array_record":
                 raise DataError(_conversion_help(name, builder)) from error
             raise ConfigError(f"TFDS dataset {name!r}, split {split!r}: {error}") from error
-        label = features[label_key]
-        if not hasattr(label, "names"):
-            raise ConfigError(f"TFDS dataset {name!r}: feature {label_key!r} is not a class label")
-        self.class_names = tuple(label.names)
+        targets = _targets(features[label_key], label_key)
+        if targets is None:
+            raise ConfigError(
+                f"TFDS dataset {name!r}: feature {label_key!r} is {features[label_key]!r}; wanted "
+                "a class label, a list of these, a number, a tensor [K] or a dict of numbers"
+            )
+        self.class_names, self.target_shape, self._read = targets
         self._name, self._image_key, self._label_key = f"{name} {split}", image_key, label_key
         infos = [(s.name, s.num_examples, s.num_bytes) for s in builder.info.splits.values()]
         self.fingerprint = digest(str(builder.info.full_name), infos, split, self.class_names)
@@ -54,7 +64,7 @@ class TfdsSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Target]:
         try:
             record = self._records[index]
         except Exception as error:  # array_record and the decoders each have their own
@@ -65,10 +75,68 @@ class TfdsSource:
                 f"{self.describe(index)}: wanted a uint8 image [H, W, 1 or 3], got "
                 f"{image.dtype} {list(image.shape)}"
             )
-        return image, int(record[self._label_key])
+        try:
+            return image, self._read(record[self._label_key])
+        except ValueError as error:
+            raise DataError(f"{self.describe(index)}: {error}") from error
 
     def describe(self, index: int) -> str:
         return f"{self._name} example {index}"
+
+
+class _Targets(NamedTuple):
+    """Targets of one kind: what they are called, their shape, and how a record's are read."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    read: Callable[[Any], Target]
+
+
+def _targets(feature: Any, key: str) -> _Targets | None:
+    """Returns how targets are read from a feature of TFDS; None if it cannot hold any."""
+    from tensorflow_datasets import features as kinds
+
+    if isinstance(feature, kinds.ClassLabel):
+        return _Targets(tuple(feature.names), (), int)
+    if isinstance(feature, kinds.Sequence) and isinstance(feature.feature, kinds.ClassLabel):
+        names = tuple(feature.feature.names)
+        return _Targets(names, (len(names),), lambda labels: _multi_hot(labels, len(names)))
+    if isinstance(feature, kinds.FeaturesDict):
+        names = tuple(sorted(feature))
+        if not names or any(_number_shape(feature[name]) != () for name in names):
+            return None
+        return _Targets(
+            names, (len(names),), lambda each: np.array([each[n] for n in names], np.float32)
+        )
+    shape = _number_shape(feature)
+    if shape is None or len(shape) > 1 or not all(shape):
+        return None  # of a tensor whose length varies, the shape is (None,)
+    names = tuple(f"{key}_{i}" for i in range(shape[0])) if shape else (key,)
+    return _Targets(
+        names, (len(names),), lambda values: np.asarray(values, np.float32).reshape(len(names))
+    )
+
+
+def _number_shape(feature: Any) -> tuple[int, ...] | None:
+    """Returns the shape of an array of numbers, or of true and false; None for anything else."""
+    dtype = feature.np_dtype
+    if isinstance(dtype, dict) or np.dtype(dtype).kind not in "biuf":
+        return None
+    return feature.shape
+
+
+def _multi_hot(labels: Any, num_classes: int) -> np.ndarray:
+    """Returns float32 [num_classes], 1 at each label.
+
+    Raises:
+      ValueError: for a label outside the classes, such as TFDS's -1 for "not known".
+    """
+    labels = np.asarray(labels, np.int64)
+    for label in labels[(labels < 0) | (labels >= num_classes)]:
+        raise ValueError(f"label {label}, allowed are 0 to {num_classes - 1}")
+    target = np.zeros(num_classes, np.float32)
+    target[labels] = 1
+    return target
 
 
 def _builder(name: str, data_dir: str | None) -> Any:

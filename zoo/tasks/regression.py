@@ -30,7 +30,8 @@ class Regression:
     from 0 (years, say) cancel in float32.
 
     Args:
-      names: of the targets; there are as many outputs.
+      names: of the targets; there are as many outputs. A run takes them from its data, where
+        these have numbers with names.
       kind: one of `LOSSES`.
       delta: where Huber's loss becomes linear, in standard deviations.
       mean: of the training targets, one for each, in their units; 0 by default.

@@ -194,7 +194,7 @@ def build(
         raise ConfigError(f"config.model.name: {error}") from None
     mesh = meshes.make_mesh(devices)
     class_names = splits.train.class_names
-    task = _task(config)
+    task = _task(config, splits.train)
     outputs = _outputs(config, task, len(class_names))
     model, weights = _model(config, outputs, class_names, begun_with)
     preprocessing = make_preprocessing(
@@ -276,9 +276,18 @@ def build(
     )
 
 
-def _task(config: Config) -> Task:
+def _task(config: Config, train: Source) -> Task:
+    """Returns the task; the targets of a regression are called as the data call them."""
+    arguments = config.task.arguments.to_dict()
+    if config.task.name == "regression" and getattr(train, "target_shape", ()):
+        names = tuple(arguments.setdefault("names", train.class_names))
+        if names != tuple(train.class_names) and set(names) == set(train.class_names):
+            raise ConfigError(
+                f"config.task.arguments.names={names!r}: the data have them in the order "
+                f"{train.class_names!r}; leave names out"
+            )
     try:
-        return make_task(config.task.name, config.task.arguments.to_dict())
+        return make_task(config.task.name, arguments)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"config.task: {error}") from error
 
