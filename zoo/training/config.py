@@ -238,6 +238,7 @@ def make_preprocessing(
     weights: Preprocessing | None,
     published_shape: tuple[int, int, int],
     class_names: Sequence[str],
+    num_outputs: int | None = None,
 ) -> Preprocessing:
     """Returns how images are prepared: what the config says, else what the weights want.
 
@@ -246,6 +247,7 @@ def make_preprocessing(
       weights: what belongs to the weights to begin with, if there are any.
       published_shape: [H, W, C] the model was published for, which counts without weights.
       class_names: of the dataset.
+      num_outputs: of the head, whose names they are if there are as many; None for as many.
 
     Raises:
       ConfigError: for values per channel of another number of channels.
@@ -266,7 +268,7 @@ def make_preprocessing(
                 f"config.data.{key}={values!r}: the images have {channels} channel(s)"
             )
         given[key] = tuple(values) * (channels // len(values))
-    whole = config.model.num_classes in (None, len(class_names))
+    whole = num_outputs in (None, len(class_names))
     return base.replace(**given, class_names=tuple(class_names) if whole else None)
 
 

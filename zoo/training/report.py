@@ -235,7 +235,7 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     if interval is not None:
         columns.insert(columns.index(interval.removesuffix("_interval")) + 1, "95 % interval")
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i else "left")
+        table.add_column(name, justify="right" if i else "left", overflow="fold")
     for group, values in results["metrics"].items():
         shown = {name: _forms([name])[name].format(values[name]) for name in figures}
         shown |= {

@@ -111,7 +111,8 @@ class Setup:
         plan = dataclasses.asdict(self.plan)
         sections["derived"] = plan | {"steps_per_epoch": f"{self.plan.steps_per_epoch:.4g}"}
         sizes = {name: f"{len(examples):,}" for name, examples in self.examples.items()}
-        sections["dataset"] = sizes | {"classes": len(self.splits.train.class_names)}
+        kind = "targets" if self.examples["train"].target_shape else "classes"
+        sections["dataset"] = sizes | {kind: len(self.splits.train.class_names)}
         sections["images"] = self._images()
         count = parameter_count(self.state_like.params)
         sections["parameters"] = {self.config.model.name: f"{count:,}"}
@@ -198,7 +199,7 @@ def build(
     outputs = _outputs(config, task, len(class_names))
     model, weights = _model(config, outputs, class_names, begun_with)
     preprocessing = make_preprocessing(
-        config, weights and weights.preprocessing, entry.image_shape, class_names
+        config, weights and weights.preprocessing, entry.image_shape, class_names, outputs
     )
     size = preprocessing.image_size
     plan = make_plan(
