@@ -282,3 +282,11 @@ def test_plateau_is_torch_s():
         state = plateau.observe(state, float(loss))
         assert float(plateau_scale(state)) == pytest.approx(optimizer.param_groups[0]["lr"])
     assert float(plateau_scale(state)) < 0.1
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"patience": "5 epochs"}, {"patience": 2.5}, {"patience": 0}, {"cooldown": -1}]
+)
+def test_a_plateau_that_could_never_end_is_refused(arguments):
+    with pytest.raises(ConfigError, match=f"{next(iter(arguments))}=.*whole number"):
+        make_plateau(arguments)

@@ -346,6 +346,13 @@ def make_plateau(arguments: Mapping[str, Any] | None = None) -> Plateau:
                 f"plateau has no argument {key!r}.{suggest(key, accepted)} "
                 f"It has {', '.join(accepted)}"
             )
+    for key in ("patience", "cooldown", "accumulation_size"):
+        value, least = arguments.get(key, 1), int(key != "cooldown")
+        # Optax asks whether a count equals them, which no text and no fraction ever does.
+        if not (_is_number(value) and value == int(value) and value >= least):
+            raise ConfigError(
+                f"plateau: {key}={value!r}: must be a whole number of values, {least} or more"
+            )
     try:
         inner = optax.contrib.reduce_on_plateau(**arguments)
     except (TypeError, ValueError) as error:
