@@ -246,3 +246,9 @@ def test_rates_fall_by_stage():
     assert rates["aux1_conv"] == rates["head"] == 1
     assert rates["stage3_block2"] == 0.5
     assert rates["stem1"] == rates["stem3"] == 0.5**4
+
+
+@pytest.mark.parametrize("rule", ["head", 5, ("head/.*", True), ("head/.*", "frozen")])
+def test_a_rule_that_is_no_pair_is_refused(rule):
+    with pytest.raises(ConfigError, match="give \\(pattern, settings\\)"):
+        parse_groups([rule])

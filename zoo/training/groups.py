@@ -86,7 +86,8 @@ def parse_groups(rules: Sequence[Rule]) -> tuple[Group, ...]:
     """
     groups = []
     for rule in rules:
-        if not (isinstance(rule, list | tuple) and len(rule) == 2):
+        is_pair = isinstance(rule, list | tuple) and len(rule) == 2
+        if not (is_pair and hasattr(rule[1], "items")):
             raise ConfigError(f"groups: {rule!r}: give (pattern, settings), as in ('.*', {{}})")
         pattern, settings = rule
         try:
