@@ -13,7 +13,8 @@ import zoo
 from zoo.data.source import ArraySource
 from zoo.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from zoo.tasks.task import Best
-from zoo.training.loop import fit
+from zoo.training import setup
+from zoo.training.loop import _by_set, fit
 from zoo.training.progress import Progress
 
 
@@ -130,6 +131,75 @@ def test_the_mean_of_weights_has_statistics_of_its_own(config, splits, tmp_path)
     )
 
 
+def test_the_mean_of_weights_goes_on_to_the_end_and_leaves_frozen_statistics(
+    config, splits, tmp_path
+):
+    config.model.name = "resnet20"
+    config.model.arguments = {"stage_sizes": (1,)}
+    config.train_for = "12 steps"
+    config.average.swa_start = "8 steps"
+    config.average.swa_every = "2 steps"
+    config.best.metric = "val/loss"
+    config.best.min_delta = 1e6  # the first evaluation stays the best
+    config.optimizer.groups = (("stem.*", {"frozen": True}), (".*", {}))
+    results = fit(config, tmp_path, splits=splits)
+    assert results["best_step"] == 4
+    assert "test_swa" in results["metrics"]
+    _, swa, _ = zoo.load("resnet20", tmp_path / "weights_swa", **config.model.arguments.to_dict())
+    state, _ = final_state(config, splits, tmp_path)
+    assert int(state.swa["count"]) == 3
+    assert_same_bits(swa["params"], state.swa["params"])
+    assert not swa["batch_stats"]["stem_bn"]["mean"].any()
+    assert not np.array_equal(
+        swa["batch_stats"]["stage1_block1"]["bn1"]["mean"],
+        state.swa["batch_stats"]["stage1_block1"]["bn1"]["mean"],
+    )
+
+
+@pytest.mark.parametrize(("bad", "ends"), [((9,), False), ((9, 10, 11), True)])
+def test_steps_are_skipped_within_the_budget(config, splits, tmp_path, monkeypatch, bad, ends):
+    make = setup.make_train_step
+
+    def make_failing(**options):
+        step = make(**options)
+
+        def failing(state, batch, key):
+            new, metrics = step(state, batch, key)
+            total, count = metrics["loss"]
+            is_bad = jax.numpy.isin(state.step, jax.numpy.array(bad))
+            return new, {**metrics, "loss": (total + jax.numpy.where(is_bad, np.nan, 0), count)}
+
+        return failing
+
+    monkeypatch.setattr(setup, "make_train_step", make_failing)
+    config.log_every = "1 step"
+    config.max_skipped = 2
+    if ends:
+        with pytest.raises(NonFiniteError, match="not finite in 3 steps in a row before step 12"):
+            fit(config, tmp_path, splits=splits)
+        assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 8
+    else:
+        assert fit(config, tmp_path, splits=splits)["skipped_steps"] == 1
+        lines = {li["step"]: li for li in log_of(tmp_path) if "train/skipped" in li}
+        assert [step for step, line in lines.items() if line["train/skipped"]] == [10]
+        assert lines[10]["train/learning_rate"] == lines[9]["train/learning_rate"]
+
+
+def test_the_best_by_another_metric_is_forgotten(config, splits, tmp_path):
+    fit(config, tmp_path, splits=splits)
+    config.train_for = "48 steps"
+    config.best.metric = "val/loss"
+    config.checkpoint.allow_changes = True
+    results = fit(config, tmp_path, splits=splits)
+    lines = {li["step"]: li["val/loss"] for li in log_of(tmp_path) if "val/loss" in li}
+    assert results["best_step"] == min((44, 48), key=lambda step: lines[step])
+
+
+def test_figures_of_averages_are_printed_by_their_name():
+    values = {"val/loss": 1, "val/top1": 0.5, "val_ema/loss": 2, "val_ema/top1": 0.1}
+    assert _by_set(values) == "loss 1.0000  top1 50.00 %  ema loss 2.0000  top1 10.00 %"
+
+
 def test_groups_are_restored_and_what_is_frozen_stays(config, splits, tmp_path):
     config.model.name = "mlp"
     config.model.arguments = {"widths": (8, 8)}
@@ -230,6 +300,10 @@ def test_what_goes_by_validation_wants_a_split(config, splits, tmp_path, changes
         ({"best.metric": "val_ema/top1"}, "there are val/loss"),
         ({"optimizer.groups": (("haed.*", {}),)}, "matches no parameter"),
         ({"optimizer.groups": (("head/bias", {}),)}, "no rule is for 'head/kernel'"),
+        ({"optimizer.groups": ((".*", {"frozen": True}),)}, "everything is frozen"),
+        ({"optimizer.groups": ((".*", {}),), "optimizer.layer_decay": 0.5}, "leave out the rule"),
+        ({"optimizer.name": "lbfgs"}, "is not an optimiser"),
+        ({"task.arguments": {"class_weights": "abc"}}, "class_weights=('a', 'b', 'c')"),
         ({"optimizer.plateau": {"patince": 3}}, "Did you mean 'patience'"),
         ({"optimizer.schedule_arguments": {"factor": 3}}, "schedule 'cosine' has no argument"),
         ({"task.name": "clasification"}, "Did you mean 'classification'"),
@@ -251,3 +325,20 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert message in str(error.value)
     assert str(error.value).startswith("config.")
     assert not (tmp_path / "run").exists()
+
+
+def test_results_of_before_early_stopping_are_no_obstacle(config, splits, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"step": 8, "config": {}, "metrics": {}}))
+    config.train_for = "4 steps"
+    assert fit(config, tmp_path, splits=splits)["step"] == 4
+
+
+def test_a_head_with_other_outputs_than_classes_is_exported(config, tmp_path):
+    config.data.name = "mock:2"
+    config.data.train_split = config.data.validation_split = "train[:48]"
+    config.data.test_split = ""
+    config.task.name = "binary"
+    config.train_for = "4 steps"
+    fit(config, tmp_path)
+    model, _, _ = zoo.load("linear", tmp_path / "weights")
+    assert model.num_classes == 1

@@ -353,7 +353,8 @@ def test_a_step_that_is_not_finite_leaves_no_trace():
         state = after
 
     state, metrics = guarded(state, good)
-    assert [int(state.skips.consecutive), int(state.skips.total)] == [0, 4]
+    skips = state.skips
+    assert [int(skips.consecutive), int(skips.longest), int(skips.total)] == [0, 4, 4]
     assert float(metrics["skipped"][0]) == 0
     np.testing.assert_allclose(state.params["w"], plain.params["w"], rtol=1e-6)
 

@@ -209,8 +209,9 @@ def check_smoothing(label_smoothing: float) -> None:
 
 def check_weights(name: str, weights: Sequence[float]) -> None:
     """Raises ConfigError unless all are finite, none is negative and some are positive."""
-    if not all(0 <= w < math.inf for w in weights) or not any(weights):
+    numbers = all(isinstance(w, int | float) for w in weights)
+    if not numbers or not all(0 <= w < math.inf for w in weights) or not any(weights):
         raise ConfigError(
-            f"{name}={tuple(weights)!r}: must be finite, 0 or more, and not all 0; "
+            f"{name}={tuple(weights)!r}: must be finite numbers, 0 or more, and not all 0; "
             "leave it out for equal weights"
         )

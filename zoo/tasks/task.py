@@ -258,6 +258,6 @@ def total_loss(
     if not 0 <= aux_weight < math.inf:
         raise ConfigError(f"aux_weight={aux_weight!r}: must be 0 (no auxiliary loss) or more")
     total, count = task.loss(outputs["logits"], targets, mask, train=True)
-    for logits in outputs.get("aux_logits", ()):
+    for logits in outputs.get("aux_logits", ()) if aux_weight else ():
         total += aux_weight * task.loss(logits, targets, mask, train=True)[0]
     return total, count

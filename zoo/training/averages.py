@@ -98,9 +98,8 @@ class Averages:
             passed = state.step + 1 - self.swa_start
             due = (passed >= 0) & (passed % self.swa_every == 0)
             old = {name: swa[name] for name in new}
-            moved = swa_update(old, new, swa["count"])
-            swa = jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, old)
-            swa["count"] = state.swa["count"] + due
+            mean = jax.lax.cond(due, lambda: swa_update(old, new, swa["count"]), lambda: old)
+            swa = {**mean, "count": swa["count"] + due}
         return ema, swa
 
 

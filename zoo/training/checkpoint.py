@@ -255,6 +255,12 @@ def _difference(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> str
     names = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
     lines = [f"{n}: saved {show(saved, n)}, wanted {show(wanted, n)}" for n in names[:3]]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    if all(name.partition("/")[0] in ("skips", "ema", "swa") for name in names):
+        return (
+            f"checkpoint {step} is of an older version of zoo, or of a run with other averages "
+            f"({'; '.join(lines)}{more}); use the version and the config.average it was made "
+            "with, or another --workdir"
+        )
     return (
         f"checkpoint {step} is of another model or optimiser ({'; '.join(lines)}{more}); use "
         "the config it was made with, or another --workdir"

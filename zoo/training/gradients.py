@@ -108,9 +108,12 @@ def _moved(params: Any, seed: int) -> Any:
 def _examples(setup: Setup) -> dict[str, np.ndarray]:
     train = setup.examples["train"]
     count = min(EXAMPLES, len(train))
-    read = [train.read(i, 0) for i in range(count)]
-    images, targets, mask = (np.stack([row[k] for row in read]) for k in range(3))
-    return {"image": images, "target": targets.astype(train.target_dtype), "mask": mask}
+    images = np.zeros((count, *train.shape), np.uint8)
+    targets = np.zeros((count, *train.target_shape), train.target_dtype)
+    mask = np.zeros(count, np.float32)
+    for i in range(count):
+        images[i], targets[i], mask[i] = train.read(i)
+    return {"image": images, "target": targets, "mask": mask}
 
 
 def _loss(setup: Setup, wide: Any, examples: dict[str, np.ndarray]) -> Any:

@@ -42,7 +42,9 @@ def guard(step: Step) -> Step:
         good = all_finite((metrics, new.params, new.batch_stats))
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
         bad = 1 - good.astype(jnp.int32)
-        skips = Skips(jnp.where(good, 0, state.skips.consecutive + 1), state.skips.total + bad)
+        row = jnp.where(good, 0, state.skips.consecutive + 1)
+        longest = jnp.maximum(row, state.skips.longest)
+        skips = Skips(row, longest, state.skips.total + bad)
         metrics = jax.tree.map(lambda m: jnp.where(good, m, jnp.zeros_like(m)), metrics)
         metrics["skipped"] = (bad.astype(jnp.float32), jnp.ones(()))
         return dataclasses.replace(kept, step=new.step, skips=skips), metrics

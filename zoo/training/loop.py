@@ -94,7 +94,8 @@ def finished_results(setup: Setup, workdir: Path) -> dict[str, Any] | None:
         return None
     if changed_keys(results["config"], plain(setup.config)):
         return None
-    ended = results["step"] == setup.plan.total_steps or results["stopped_early"]
+    # Results of before there was early stopping do not say whether there was.
+    ended = results["step"] == setup.plan.total_steps or results.get("stopped_early", False)
     return results if ended else None
 
 
@@ -234,12 +235,12 @@ class Run:
     def _log_training(self, step: int, state: TrainState) -> None:
         totals = self._progress.totals
         values = {f"train/{k}": v for k, v in self._setup.task.summary(totals.sums()).items()}
-        self._check_finite(step, state, values["train/loss"])
+        self._check_skips(step, state)
         self._stopwatch.pause()
         rate = self._stopwatch.lap() * self._setup.config.batch_size
         self._stopwatch.resume()
         totals.clear()
-        values["train/learning_rate"] = self._setup.optimization.rate(step - 1, state)
+        values["train/learning_rate"] = self._setup.optimization.rate(state)
         text = words(values)
         if math.isfinite(rate):
             values["perf/images_per_sec"] = rate
@@ -247,13 +248,13 @@ class Run:
         values["data/order"] = self._progress.order
         self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
 
-    def _check_finite(self, step: int, state: TrainState, loss: float) -> None:
-        """Ends the run if too many steps in a row were undone, or all of a log interval."""
-        skipped, budget = int(state.skips.consecutive), self._setup.config.max_skipped
-        if skipped > budget or not math.isfinite(loss):
+    def _check_skips(self, step: int, state: TrainState) -> None:
+        """Ends the run if too many steps in a row were undone."""
+        skipped, budget = int(state.skips.longest), self._setup.config.max_skipped
+        if skipped > budget:
             kept = self._checkpoints.steps()
             raise NonFiniteError(
-                f"loss, gradients or weights were not finite in the last {skipped} steps up to "
+                f"loss, gradients or weights were not finite in {skipped} steps in a row before "
                 f"step {step} (config.max_skipped={budget}); nothing of that was saved "
                 f"(checkpoints: {kept}). A lower --config.optimizer.learning_rate, a longer "
                 "--config.optimizer.warmup or --config.optimizer.clip_norm=1.0 usually helps"
@@ -267,7 +268,7 @@ class Run:
             "position": step * self._setup.config.batch_size,
             "progress": self._progress.record(),
         }
-        self._check_finite(step, state, 0.0)
+        self._check_skips(step, state)
         self._keep_initial_weights()
         self._checkpoints.save(step, state, record)
         self._stopwatch.resume()
@@ -314,11 +315,13 @@ class Run:
         metric, progress = self._setup.best.metric, self._progress
         if progress.validated(step, values.get(metric, math.nan)):
             self._export(state)
-        best = ""
+        text = f"val    {_by_set(values)}"
         if progress.best_step is not None:
-            best = f"  (best {words({metric: progress.best_value})} at {progress.best_step})"
+            group = metric.partition("/")[0].removeprefix("val").removeprefix("_")
+            best = f"{group} {words({metric: progress.best_value})}".strip()
+            text += f"  (best {best} at {progress.best_step})"
         epoch = step / self._setup.plan.steps_per_epoch
-        self._reporter.log(step, epoch, values, f"val    {words(values)}{best}")
+        self._reporter.log(step, epoch, values, text)
         self._stopwatch.resume()
         return self._setup.observe(state, values["val/loss"])
 
@@ -334,10 +337,14 @@ class Run:
     def finish(self, state: TrainState) -> dict[str, Any]:
         """Evaluates the best weights on all splits held out and writes the results."""
         step, best_step = int(state.step), self._progress.best_step
+        skipped = int(state.skips.total)  # of the whole run, not up to its best step
         self._checkpoints.wait()
         if best_step not in (None, step):
             try:
+                swa = state.swa
                 state, _ = self._checkpoints.restore(best_step, self._setup.state_like)
+                if not self._setup.best.metric.startswith("val_swa/"):  # the mean of all of them
+                    state = dataclasses.replace(state, swa=swa)
             except Damaged as damage:
                 warn(f"the best checkpoint, {best_step}, is damaged ({damage}); using the last")
                 best_step = step
@@ -347,7 +354,7 @@ class Run:
             "best_step": best_step,
             "best_metric": self._setup.best.metric,
             "stopped_early": step < self._setup.plan.total_steps,
-            "skipped_steps": int(state.skips.total),
+            "skipped_steps": skipped,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "metrics": {},
             "config": plain(self._setup.config),
@@ -392,3 +399,12 @@ class Run:
             for ending, variables in weight_sets(state).items():
                 folder = self._workdir / f"weights{ending}"
                 self._write_weights(folder, variables, self._setup.preprocessing)
+
+
+def _by_set(values: dict[str, float]) -> str:
+    """Returns figures in words, those of averaged weights behind the name of their average."""
+    texts = []
+    for group in dict.fromkeys(key.partition("/")[0] for key in values):
+        own = {key: value for key, value in values.items() if key.startswith(f"{group}/")}
+        texts.append(f"{group.removeprefix('val').removeprefix('_')} {words(own)}".strip())
+    return "  ".join(texts)

@@ -45,6 +45,8 @@ def optimizer_names() -> list[str]:
     """Returns the optimisers: optax's that take a learning rate first, and `ALIASES`."""
     names = list(ALIASES)
     for name, value in vars(optax).items():
+        if name == "lbfgs":  # wants the loss and its gradient again and again
+            continue
         if inspect.isfunction(value) and not name.startswith(("_", "scale_by")):
             parameters = list(inspect.signature(value).parameters)
             if parameters[:1] == ["learning_rate"]:

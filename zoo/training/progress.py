@@ -17,7 +17,7 @@ class Progress:
     Args:
       best: by what evaluations are compared.
       min_delta: by how much a result must be better, to be the best.
-      record: of an earlier run.
+      record: of an earlier run. What was best by another metric is not so by this one.
 
     Attributes:
       best_step: of the best evaluation so far; None before the first.
@@ -29,14 +29,16 @@ class Progress:
     def __init__(self, best: Best, min_delta: float = 0.0, record: dict[str, Any] | None = None):
         record = record or {"best_step": None, "best_value": None, "order": 0, "sums": {}}
         self._best, self._min_delta = best, min_delta
-        self.best_step: int | None = record["best_step"]
-        self.best_value: float | None = record["best_value"]
+        same = record.get("metric") == best.metric
+        self.best_step: int | None = record["best_step"] if same else None
+        self.best_value: float | None = record["best_value"] if same else None
         self.order: int = record["order"]
         self.totals = Totals(record["sums"])
 
     def record(self) -> dict[str, Any]:
         """Returns all this as JSON values, having waited for the devices."""
         return {
+            "metric": self._best.metric,
             "best_step": self.best_step,
             "best_value": self.best_value,
             "order": self.order,

@@ -199,7 +199,8 @@ class Reporter:
         values = [line[name] for line in self._lines if line["step"] == step and name in line]
         found = np.array([bool(values), values[-1] if values else 0.0], np.float64)
         if jax.process_count() > 1:
-            found = multihost_utils.broadcast_one_to_all(found)
+            halves = multihost_utils.broadcast_one_to_all(found.view(np.uint32))  # JAX has no f64
+            found = np.asarray(halves).astype(np.uint32).view(np.float64)
         return float(found[1]) if found[0] else None
 
     def say(self, text: str = "") -> None:

@@ -25,6 +25,7 @@ from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
 from zoo.training.groups import (
     Group,
+    assign,
     frozen_mask,
     frozen_statistics,
     layerwise_rules,
@@ -70,9 +71,10 @@ class Optimization:
     frozen: Frozen
     penalty: Penalty
 
-    def rate(self, step: int, state: TrainState) -> float:
-        """Returns the learning rate that a step, counted from 0, was made with."""
-        return float(np.asarray(self.schedule(step) * plateau_scale(state.opt_state)))
+    def rate(self, state: TrainState) -> float:
+        """Returns the learning rate that the last step was made with, or the last good one."""
+        updates = max(0, int(state.step) - int(state.skips.total) - 1)
+        return float(np.asarray(self.schedule(updates) * plateau_scale(state.opt_state)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,8 @@ def build(
     preprocessing = make_preprocessing(
         config, weights and weights.preprocessing, entry.image_shape, class_names, outputs
     )
+    if outputs != len(class_names):  # names of classes are names of outputs, or nothing
+        preprocessing = preprocessing.replace(class_names=None)
     size = preprocessing.image_size
     plan = make_plan(
         config,
@@ -264,7 +268,9 @@ def build(
         ),
         eval_step=jit(make_eval_step(**make), in_shardings=(everywhere, rows)),
         statistics_step=jit(
-            make_statistics_step(model, preprocessing.normalise, augment),
+            make_statistics_step(
+                model, preprocessing.normalise, augment, frozen=optimization.frozen
+            ),
             in_shardings=(everywhere, rows, everywhere),
         ),
         make_loss=functools.partial(
@@ -361,7 +367,7 @@ def _shapes(model: Classifier, given: Any, plan: Plan) -> Any:
 def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) -> Optimization:
     settings = config.optimizer
     params, statistics = shapes["params"], shapes.get("batch_stats", {})
-    rules = [tuple(rule) for rule in settings.groups]
+    rules = list(settings.groups)
     try:
         if settings.layer_decay < 1:
             rules += layerwise_rules(module_order(model, plan.image_shape), settings.layer_decay)
@@ -390,6 +396,7 @@ def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) ->
         if plateau is not None:
             optimizer = optax.chain(optimizer, plateau.transform)
         jax.eval_shape(optimizer.init, params)  # groups and patterns are checked here
+        _check_groups(params, groups, len(settings.groups), settings.layer_decay)
     except ConfigError as error:
         text = str(error)
         raise ConfigError(
@@ -400,6 +407,20 @@ def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) ->
         frozen = Frozen(frozen_mask(params, groups), frozen_statistics(params, statistics, groups))
     penalty = Penalty(config.loss.l1, config.loss.l2, decay_mask(settings.decay))
     return Optimization(schedule, plateau, optimizer, groups, frozen, penalty)
+
+
+def _check_groups(params: Any, groups: Sequence[Group], given: int, layer_decay: float) -> None:
+    """Refuses groups of which nothing trains, or that leave nothing to the layer-wise rules."""
+    if not groups:
+        return
+    numbers = set(jax.tree.leaves(assign(params, groups)))
+    if all(groups[number].frozen for number in numbers):
+        raise ConfigError("groups: everything is frozen; leave something to train")
+    if layer_decay < 1 and max(numbers) < given:
+        raise ConfigError(
+            f"layer_decay={layer_decay} has no effect, as groups take every parameter; leave out "
+            f"the rule {groups[given - 1].pattern!r}"
+        )
 
 
 def _observe(plateau: Plateau, state: TrainState, loss: jax.Array) -> TrainState:

@@ -15,16 +15,18 @@ class Skips:
 
     Attributes:
       consecutive: int32 [], since the last good one.
+      longest: int32 [], most in a row since the beginning.
       total: int32 [], since the beginning.
     """
 
     consecutive: jax.Array
+    longest: jax.Array
     total: jax.Array
 
     @classmethod
     def none(cls) -> "Skips":
         """Returns the counts before the first step."""
-        return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return cls(*(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
 @struct.dataclass

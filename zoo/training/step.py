@@ -203,17 +203,18 @@ def make_eval_step(
 
 
 def make_statistics_step(
-    model: nn.Module, normalise: Normalise, augment: Augment
+    model: nn.Module, normalise: Normalise, augment: Augment, *, frozen: Frozen = Frozen()
 ) -> Callable[[Any, Batch, jax.Array], Any]:
     """Returns `(variables, batch, key) -> batch_stats`: BatchNorm's statistics of one batch.
 
     Their mean over the training data belongs to averaged weights, which no batch was ever
     normalised with (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, section 3.2).
+    A frozen BatchNorm keeps its own, with which the others were trained.
     """
 
     def statistics_step(variables: Any, batch: Batch, key: jax.Array) -> Any:
         images, _ = augment(batch, augment_key(key), mixable(batch["label"], model.num_classes))
-        with only_this_batch():
+        with only_this_batch(), use_frozen_statistics(frozen.statistics):
             _, updated = model.apply(
                 variables,
                 normalise(images),
