@@ -74,6 +74,7 @@ def test_a_run_stops_early_with_its_best_weights(config, splits, tmp_path, capsy
     assert "is finished, 16 steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_early_stop_that_was_killed_stops_there_again(config, splits, tmp_path):
     expected = fit(stuck(config), tmp_path / "straight", splits=splits)
     fit(config, tmp_path / "broken", splits=splits)
@@ -83,6 +84,7 @@ def test_an_early_stop_that_was_killed_stops_there_again(config, splits, tmp_pat
     assert log_of(tmp_path / "broken") == log_of(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_has_left_its_best_weights(config, splits, tmp_path):
     trap = splits._replace(train=Tripwire(splits.train, 24 * 11, send(signal.SIGTERM)))
     config.data.cache = False
@@ -95,6 +97,7 @@ def test_a_stopped_run_has_left_its_best_weights(config, splits, tmp_path):
     assert right.mean() == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_a_plateau_lowers_the_rate_and_a_resumed_run_lowers_it_alike(config, splits, tmp_path):
     config.data.cache = False
     config.optimizer.schedule = "constant"
@@ -114,6 +117,7 @@ def test_a_plateau_lowers_the_rate_and_a_resumed_run_lowers_it_alike(config, spl
     assert_same_bits(*states)
 
 
+@pytest.mark.slow
 def test_the_mean_of_weights_has_statistics_of_its_own(config, splits, tmp_path):
     config.model.name = "resnet20"
     config.model.arguments = {"stage_sizes": (1,)}
@@ -131,6 +135,7 @@ def test_the_mean_of_weights_has_statistics_of_its_own(config, splits, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_the_mean_of_weights_goes_on_to_the_end_and_leaves_frozen_statistics(
     config, splits, tmp_path
 ):
@@ -156,7 +161,9 @@ def test_the_mean_of_weights_goes_on_to_the_end_and_leaves_frozen_statistics(
     )
 
 
-@pytest.mark.parametrize(("bad", "ends"), [((9,), False), ((9, 10, 11), True)])
+@pytest.mark.parametrize(
+    ("bad", "ends"), [pytest.param((9,), False, marks=pytest.mark.slow), ((9, 10, 11), True)]
+)
 def test_steps_are_skipped_within_the_budget(config, splits, tmp_path, monkeypatch, bad, ends):
     make = setup.make_train_step
 
@@ -185,6 +192,7 @@ def test_steps_are_skipped_within_the_budget(config, splits, tmp_path, monkeypat
         assert lines[10]["train/learning_rate"] == lines[9]["train/learning_rate"]
 
 
+@pytest.mark.slow
 def test_the_best_by_another_metric_is_forgotten(config, splits, tmp_path):
     fit(config, tmp_path, splits=splits)
     config.train_for = "48 steps"
@@ -200,6 +208,7 @@ def test_figures_of_averages_are_printed_by_their_name():
     assert _by_set(values) == "loss 1.0000  top1 50.00 %  ema loss 2.0000  top1 10.00 %"
 
 
+@pytest.mark.slow
 def test_groups_are_restored_and_what_is_frozen_stays(config, splits, tmp_path):
     config.model.name = "mlp"
     config.model.arguments = {"widths": (8, 8)}
@@ -222,7 +231,7 @@ def test_groups_are_restored_and_what_is_frozen_stays(config, splits, tmp_path):
     assert not np.array_equal(long.params["hidden2"]["kernel"], short.params["hidden2"]["kernel"])
 
 
-@pytest.mark.parametrize("rate", [1e6, 1e38])
+@pytest.mark.parametrize("rate", [pytest.param(1e6, marks=pytest.mark.slow), 1e38])
 def test_a_rate_far_too_high_never_spoils_what_is_saved(config, splits, tmp_path, rate):
     results = fit(config, tmp_path, splits=splits)
     config.train_for = "80 steps"

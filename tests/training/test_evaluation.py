@@ -93,6 +93,7 @@ def test_regression_on_two_targets(config, tmp_path):
     assert [line for line in log_of(tmp_path) if "val/rmse_right" in line]
 
 
+@pytest.mark.slow
 def test_several_labels_of_which_any_number_is_true_and_mixed_ones(config, tmp_path):
     images, labels = digits()
     targets = np.stack([labels % 2 == 0, labels > 4, labels == 0], 1).astype(np.float32)
@@ -104,6 +105,7 @@ def test_several_labels_of_which_any_number_is_true_and_mixed_ones(config, tmp_p
     assert 0 < results["metrics"]["test"]["exact_match_interval"][0] < 1
 
 
+@pytest.mark.slow
 def test_yes_or_no(config, tmp_path):
     images, labels = digits()
     splits = small_run(config, images, (labels % 2).astype(int), ["even", "odd"])

@@ -250,6 +250,7 @@ def test_what_is_frozen_stays_with_its_statistics(splits):
     assert not np.array_equal(before.params["head"]["kernel"], after.params["head"]["kernel"])
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_train_by_their_weight(splits):
     init, _ = compiled()
     before = jax.device_get(init().params["aux"]["kernel"])
@@ -262,6 +263,7 @@ def test_auxiliary_heads_train_by_their_weight(splits):
     np.testing.assert_allclose(changes[2], 4 * changes[1], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_mixed_targets_are_what_the_loss_is_of(splits):
     init, step = compiled(augment=MIX, net=TinyNet(num_classes=10, dropout_rate=0.0))
     state, batch = init(), next(batches(splits, 1))
@@ -277,6 +279,7 @@ def test_mixed_targets_are_what_the_loss_is_of(splits):
     assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_mean_of_weights_is_of_those_that_are_due(splits):
     init, step = compiled(averages=SWA)
     state, kept = init(), []
