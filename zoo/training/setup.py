@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from zoo.data.augment import make_augment
 from zoo.data.crop import make_crop
@@ -23,58 +22,15 @@ from zoo.tasks.task import AUX_WEIGHTS, Best, Metrics, Task, best_of, figures
 from zoo.training import mesh as meshes
 from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
-from zoo.training.groups import (
-    Group,
-    assign,
-    frozen_mask,
-    frozen_statistics,
-    layerwise_rules,
-    module_order,
-    parse_groups,
-)
 from zoo.training.guard import guard
-from zoo.training.optimizer import decay_mask, make_optimizer
+from zoo.training.optimization import Optimization, make_optimization
 from zoo.training.report import versions, warn
-from zoo.training.schedules import Plateau, make_plateau, make_schedule, plateau_scale
 from zoo.training.state import TrainState, create_state, parameter_count
-from zoo.training.step import (
-    Frozen,
-    Penalty,
-    make_eval_step,
-    make_loss,
-    make_statistics_step,
-    make_train_step,
-)
+from zoo.training.step import make_eval_step, make_loss, make_statistics_step, make_train_step
 from zoo.weights.importing import listed
 from zoo.weights.loading import Weights, load_weights
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.repository import CONFIG
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimization:
-    """How the parameters are changed.
-
-    Attributes:
-      schedule: step -> learning rate, before any plateau.
-      plateau: what reduces it further; None for nothing.
-      optimizer: optax's, with the plateau behind it.
-      groups: rules by parameter; none treats all alike.
-      frozen: what they keep as it is.
-      penalty: for the size of the weights.
-    """
-
-    schedule: optax.Schedule
-    plateau: Plateau | None
-    optimizer: optax.GradientTransformation
-    groups: tuple[Group, ...]
-    frozen: Frozen
-    penalty: Penalty
-
-    def rate(self, state: TrainState) -> float:
-        """Returns the learning rate that the last step was made with, or the last good one."""
-        updates = max(0, int(state.step) - int(state.skips.total) - 1)
-        return float(np.asarray(self.schedule(updates) * plateau_scale(state.opt_state)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +159,6 @@ def build(
     preprocessing = make_preprocessing(
         config, weights and weights.preprocessing, entry.image_shape, class_names, outputs
     )
-    if outputs != len(class_names):  # names of classes are names of outputs, or nothing
-        preprocessing = preprocessing.replace(class_names=None)
     size = preprocessing.image_size
     plan = make_plan(
         config,
@@ -214,7 +168,7 @@ def build(
         num_devices=mesh.size,
     )
     given = jax.device_get(weights.variables) if weights else None
-    optimization = _optimization(config, plan, model, _shapes(model, given, plan))
+    optimization = make_optimization(config, plan, model, _shapes(model, given, plan))
     averages = Averages(
         config.average.ema_decay, config.average.ema_warmup, plan.swa_start, plan.swa_every
     )
@@ -262,9 +216,9 @@ def build(
             guard(train_step), in_shardings=(everywhere, rows, everywhere), donate_argnums=0
         ),
         observe=(
-            jit(functools.partial(_observe, optimization.plateau), donate_argnums=0)
+            jit(lambda state, loss: optimization.observe(state, loss), donate_argnums=0)
             if optimization.plateau
-            else lambda state, loss: state
+            else optimization.observe
         ),
         eval_step=jit(make_eval_step(**make), in_shardings=(everywhere, rows)),
         statistics_step=jit(
@@ -362,69 +316,6 @@ def _shapes(model: Classifier, given: Any, plan: Plan) -> Any:
         return jax.eval_shape(lambda: given)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.model: {error}") from error
-
-
-def _optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) -> Optimization:
-    settings = config.optimizer
-    params, statistics = shapes["params"], shapes.get("batch_stats", {})
-    rules = list(settings.groups)
-    try:
-        if settings.layer_decay < 1:
-            rules += layerwise_rules(module_order(model, plan.image_shape), settings.layer_decay)
-        groups = parse_groups(rules)
-        schedule = make_schedule(
-            settings.schedule,
-            learning_rate=plan.learning_rate,
-            total_steps=plan.total_steps,
-            warmup_steps=plan.warmup_steps,
-            arguments=plan.schedule_arguments,
-            final_fraction=settings.final_fraction,
-            warmup_fraction=settings.warmup_fraction,
-        )
-        optimizer = make_optimizer(
-            settings.name,
-            schedule,
-            arguments=settings.arguments.to_dict(),
-            weight_decay=settings.weight_decay,
-            decay=settings.decay,
-            clip_norm=settings.clip_norm,
-            clip_value=settings.clip_value,
-            clip_adaptive=settings.clip_adaptive,
-            groups=rules,
-        )
-        plateau = make_plateau(settings.plateau.to_dict()) if settings.plateau else None
-        if plateau is not None:
-            optimizer = optax.chain(optimizer, plateau.transform)
-        jax.eval_shape(optimizer.init, params)  # groups and patterns are checked here
-        _check_groups(params, groups, len(settings.groups), settings.layer_decay)
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(
-            text if text.startswith("config.") else f"config.optimizer: {text}"
-        ) from error
-    frozen = Frozen()
-    if any(group.frozen or group.keeps_statistics for group in groups):
-        frozen = Frozen(frozen_mask(params, groups), frozen_statistics(params, statistics, groups))
-    penalty = Penalty(config.loss.l1, config.loss.l2, decay_mask(settings.decay))
-    return Optimization(schedule, plateau, optimizer, groups, frozen, penalty)
-
-
-def _check_groups(params: Any, groups: Sequence[Group], given: int, layer_decay: float) -> None:
-    """Refuses groups of which nothing trains, or that leave nothing to the layer-wise rules."""
-    if not groups:
-        return
-    numbers = set(jax.tree.leaves(assign(params, groups)))
-    if all(groups[number].frozen for number in numbers):
-        raise ConfigError("groups: everything is frozen; leave something to train")
-    if layer_decay < 1 and max(numbers) < given:
-        raise ConfigError(
-            f"layer_decay={layer_decay} has no effect, as groups take every parameter; leave out "
-            f"the rule {groups[given - 1].pattern!r}"
-        )
-
-
-def _observe(plateau: Plateau, state: TrainState, loss: jax.Array) -> TrainState:
-    return dataclasses.replace(state, opt_state=plateau.observe(state.opt_state, loss))
 
 
 def _model(
