@@ -504,8 +504,9 @@ def train(config: Config) -> dict[str, Any]:
         "test_top1": round(float(top1), 4),
         "best_epoch": best.best_epoch + 1,
         "val_top1": [round(float(v), 4) for v in history["val_accuracy"]],
+        # Keras counts the L2 penalty of weight decay in both losses; zoo has none in its.
         "val_loss": [round(float(v), 4) for v in history["val_loss"]],
-        "train_loss": [round(float(v), 4) for v in history["loss"]],  # with L2, if there is any
+        "train_loss": [round(float(v), 4) for v in history["loss"]],
         "seconds": round(seconds, 1),  # of fit: compilation, training, validation
         "processor_seconds": round(processor, 1),  # likewise; it depends less on other programs
         "seconds_per_epoch": clock.seconds,
