@@ -6,7 +6,7 @@
 reads IDX files of Fashion-MNIST from a folder (this one is Debian's
 `dataset-fashion-mnist`), with its own mean and with mirrored images; without `:idx=…` the
 data are TFDS's `mnist`, prepared as array_record, whose digits must not be mirrored. With
-`:smoke` it makes three steps on made-up images.
+`:smoke` it makes three steps on noise.
 
 He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2, with its batch, momentum, peak
 rate and weight decay. So short a training wants a smooth end: the rate falls as a half cosine
@@ -50,15 +50,4 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.std = (0.3530,)
         config.augment.images += (("random_horizontal_flip", {}),)
         return config
-    smoke = {
-        "data.name": "mock:10",
-        "data.train_split": "train",
-        "data.validation_split": "validation[:16]",
-        "data.test_split": "test[:16]",
-        "data.cache": False,
-        "batch_size": 8,
-        "train_for": "3 steps",
-        "evaluate_every": "3 steps",
-        "optimizer.warmup": "1 step",
-    }
-    return default.variant(config, variant, smoke=smoke)
+    return default.variant(config, variant, smoke_size=28)
