@@ -30,6 +30,7 @@ def one_hot() -> np.ndarray:
     return np.eye(8, dtype=np.float32)
 
 
+@pytest.mark.slow
 def test_order_and_devices_make_no_difference(devices):
     batch = make_batch()
     images, targets = jax.tree.map(np.asarray, augment(batch, KEY, one_hot()))

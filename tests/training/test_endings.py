@@ -231,7 +231,8 @@ def test_groups_are_restored_and_what_is_frozen_stays(config, splits, tmp_path):
     assert not np.array_equal(long.params["hidden2"]["kernel"], short.params["hidden2"]["kernel"])
 
 
-@pytest.mark.parametrize("rate", [pytest.param(1e6, marks=pytest.mark.slow), 1e38])
+@pytest.mark.parametrize("rate", [1e6, 1e38])
+@pytest.mark.slow
 def test_a_rate_far_too_high_never_spoils_what_is_saved(config, splits, tmp_path, rate):
     results = fit(config, tmp_path, splits=splits)
     config.train_for = "80 steps"
@@ -274,6 +275,7 @@ def test_a_label_out_of_range_ends_the_run_before_it_trains_on_it(config, splits
     assert fit(config, tmp_path, splits=splits)["step"] == 40
 
 
+@pytest.mark.slow
 def test_another_optimiser_is_refused_and_harms_nothing(config, splits, tmp_path):
     fit(config, tmp_path, splits=splits)
     before = final_state(config, splits, tmp_path)
@@ -342,6 +344,7 @@ def test_results_of_before_early_stopping_are_no_obstacle(config, splits, tmp_pa
     assert fit(config, tmp_path, splits=splits)["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_head_with_other_outputs_than_classes_is_exported(config, tmp_path):
     config.data.name = "mock:2"
     config.data.train_split = config.data.validation_split = "train[:48]"

@@ -74,6 +74,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return np.round(data.images * (255 / 16)).astype(np.uint8)[:250], data.target[:250]
 
 
+@pytest.mark.slow
 def test_regression_on_two_targets(config, tmp_path):
     images, _ = digits()
     targets = 100 * sides(images)

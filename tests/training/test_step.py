@@ -180,6 +180,7 @@ def test_loss_falls(splits):
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.1
 
 
+@pytest.mark.slow
 def test_averaged_weights_follow(splits):
     init, step = compiled(averages=Averages(ema_decay=0.75))
     state = init()
@@ -219,6 +220,7 @@ def test_gradient_is_that_of_the_mean_loss_of_what_is_not_masked(splits):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_l1_and_l2_pull_kernels_and_nothing_else(splits):
     init, _ = compiled()
     before = jax.device_get(init().params)
