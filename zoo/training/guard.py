@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from zoo.tasks.task import Metrics
@@ -40,7 +41,8 @@ def guard(step: Step) -> Step:
     def guarded(state: TrainState, *args: Any) -> tuple[TrainState, Metrics]:
         new, metrics = step(state, *args)
         good = all_finite((metrics, new.params, new.batch_stats))
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        # A choice for each of a thousand arrays would be as many kernels to compile.
+        kept = lax.cond(good, lambda: new, lambda: state)
         bad = 1 - good.astype(jnp.int32)
         row = jnp.where(good, 0, state.skips.consecutive + 1)
         longest = jnp.maximum(row, state.skips.longest)
