@@ -70,7 +70,13 @@ FLAGS = {
 # What tests/training/test_config.py shows as well, without starting a program for each.
 SLOW = {"group as a key", "fraction for a whole", "negative rate", "duration without unit"}
 SLOW |= {"unknown optimiser", "unknown split", "no classes", "fewer classes", "empty batch"}
-SLOW |= {"word for a number", "indivisible batch", "key without its group", "unknown model"}
+SLOW |= {
+    "changed experiment",
+    "word for a number",
+    "indivisible batch",
+    "key without its group",
+    "unknown model",
+}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,10 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("case", PICTURES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c == "empty class" else pytest.mark.slow) for c in PICTURES],
+)
 def test_bad_folders_and_images(case, tmp_path):
     action, (code, message) = PICTURES[case]
     write_pictures(tmp_path / "pictures")
@@ -201,7 +210,10 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("case", CHECKPOINTS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c == "newest damaged" else pytest.mark.slow) for c in CHECKPOINTS],
+)
 def test_bad_checkpoints(case, workdir):
     action, changes, (code, message) = CHECKPOINTS[case]
     (workdir / "results.json").unlink()

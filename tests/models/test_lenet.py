@@ -72,6 +72,7 @@ def table_1():
     ("name", "reference"),
     [("lenet5", reference_lenet5), ("lenet5_1998", reference_lenet5_1998)],
 )
+@pytest.mark.slow
 def test_logits_equal_the_reference(name, reference):
     rng = np.random.default_rng(0)
     model = zoo.create_model(name)

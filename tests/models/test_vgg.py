@@ -58,6 +58,7 @@ def test_the_sliding_head_equals_the_dense_head_on_each_window_of_the_last_map()
     np.testing.assert_allclose(out["logits"], means, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_modes_have_the_same_weights_and_agree_on_one_window():
     with jax.enable_x64(True):
         dense = endpoints(*make(224, 224))

@@ -128,6 +128,7 @@ def test_a_run_leaves_everything_behind(config, splits, tmp_path, capsys):
         build(config, splits)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_weights_that_it_began_with(config, splits, tmp_path, capsys):
     model = zoo.create_model("lenet5", num_classes=10)
     variables = model.init(jax.random.key(5), np.zeros((1, 32, 32, 1)), train=False)
@@ -189,6 +190,7 @@ def test_a_signal_during_evaluation_loses_nothing(config, splits, tmp_path):
     assert log_of(tmp_path / "broken") == log_of(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_handlers_are_put_back(config, splits, tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     fit(config, tmp_path, splits=splits)
@@ -231,6 +233,7 @@ def test_one_device_and_eight_agree(config, splits, devices, tmp_path):
         assert one["train/loss"] == pytest.approx(eight["train/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_is_tested_not_the_last(config, splits, tmp_path):
     config.optimizer.schedule = "constant"
     config.optimizer.learning_rate = 0.02
@@ -259,6 +262,7 @@ def test_averaged_weights_are_evaluated_beside_the_raw_ones(config, splits, tmp_
     assert results["metrics"]["val"]["loss"] != results["metrics"]["val_ema"]["loss"]
 
 
+@pytest.mark.slow
 def test_bad_examples_within_the_budget_are_counted(config, splits, tmp_path):
     class OneBad(Tripwire):
         def __getitem__(self, index):
@@ -275,6 +279,7 @@ def test_bad_examples_within_the_budget_are_counted(config, splits, tmp_path):
     assert results["bad_examples"] == {"test": 1}
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_and_saves_nothing_of_it(config, splits, tmp_path):
     config.optimizer.name = "sgd"
     config.optimizer.schedule = "constant"

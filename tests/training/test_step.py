@@ -213,7 +213,7 @@ def test_gradient_is_that_of_the_mean_loss_of_what_is_not_masked(splits):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         return losses[mask > 0].mean()
 
-    gradient = jax.grad(loss)(before)
+    gradient = jax.jit(jax.grad(loss))(before)
     after, _ = step(state, batch, jax.random.key(7))
     expected = jax.tree.map(lambda p, g: p - g, before, gradient)
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
@@ -233,6 +233,7 @@ def test_l1_and_l2_pull_kernels_and_nothing_else(splits):
             np.testing.assert_allclose(change, pull, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_large_batch_but_for_batch_norm(splits):
     net, mask = TinyNet(num_classes=10, dropout_rate=0.0), (np.arange(16) < 13).astype(np.float32)
     options = {"net": net, "groups": GROUPS, "mask": mask}  # statistics kept: no difference left
