@@ -267,15 +267,12 @@ def _difference(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> str
     )
 
 
-@jax.jit
-def _digests(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: digest(array) for name, array in arrays.items()}
-
-
 def _fetch_digests(arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-    return jax.device_get(_digests(arrays))
+    # Each by itself: what is compiled once for a shape serves all arrays of that shape.
+    return jax.device_get({name: digest(array) for name, array in arrays.items()})
 
 
+@jax.jit
 def digest(array: jax.Array) -> jax.Array:
     """Returns a digest, uint32 [2], of an array's bits: the same on any sharding.
 
