@@ -43,22 +43,11 @@ VARIANTS = {"alexnet_2012": PAPER}
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or "alexnet_2012", "smoke" or "alexnet_2012_smoke"."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 256
     config.train_for = "90 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "alexnet"
-
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
-    config.data.mean = (0.485, 0.456, 0.406)
-    config.data.std = (0.229, 0.224, 0.225)
-    config.data.threads = 16
-    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
-    config.augment.images = (("random_horizontal_flip", {}),)
 
     config.optimizer.name = "momentum"
     config.optimizer.learning_rate = 0.01

@@ -103,6 +103,22 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
+def imagenet() -> ConfigDict:
+    """Returns the defaults of a recipe for ImageNet: its data, crops, mirroring and means."""
+    config = get_config()
+    config.log_every = "100 steps"
+    config.data.name = "imagenet2012"
+    config.data.validation_split = "validation"
+    config.data.test_split = ""
+    config.data.crop_fraction = 0.875
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.data.threads = 16
+    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
+    config.augment.images = (("random_horizontal_flip", {}),)
+    return config
+
+
 def variant(
     config: ConfigDict, name: str, *, smoke_size: int | None = None, **variants: dict
 ) -> ConfigDict:

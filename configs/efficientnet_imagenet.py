@@ -102,23 +102,14 @@ VARIANTS["modern"] = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is a name in `VARIANTS`, "smoke" or "NAME_smoke"."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 4096
     config.train_for = "350 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "efficientnet_b0"
     config.task.arguments = {"label_smoothing": 0.1}
 
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
     config.data.interpolation = "bicubic"
-    config.data.mean = (0.485, 0.456, 0.406)
-    config.data.std = (0.229, 0.224, 0.225)
-    config.data.threads = 16
-    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
     config.augment.images = (FLIP, ("auto_augment", {"policy": "imagenet"}))
 
     config.optimizer.name = "rmsprop_tf"

@@ -45,22 +45,13 @@ VARIANTS = {"googlenet_2014": QUICK}
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or "googlenet_2014", "smoke" or "googlenet_2014_smoke"."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 256
     config.train_for = "250 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "googlenet"
     config.loss.aux_weight = 0.3
 
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
-    config.data.mean = (0.485, 0.456, 0.406)
-    config.data.std = (0.229, 0.224, 0.225)
-    config.data.threads = 16
-    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
     config.augment.images = (
         ("random_horizontal_flip", {}),
         ("colour_jitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}),

@@ -76,22 +76,15 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is a name in `VARIANTS`, "smoke" or "NAME_smoke"."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 768
     config.train_for = "420 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "mobilenet_v2"
     config.task.arguments = {"label_smoothing": 0.1}
 
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
     config.data.mean = (0.5, 0.5, 0.5)
     config.data.std = (0.5, 0.5, 0.5)
-    config.data.threads = 16
-    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
     jitter = {"brightness": 32 / 255, "contrast": 0.5, "saturation": 0.5, "hue": 0.2}
     config.augment.images = (("random_horizontal_flip", {}), ("colour_jitter", jitter))
 

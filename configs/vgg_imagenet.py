@@ -34,23 +34,14 @@ VARIANTS = {name: {"model.name": name} for size in SIZES for name in (size, f"{s
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is a name in `VARIANTS`, "smoke" or "NAME_smoke"."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 256
     config.train_for = "74 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "vgg16"
 
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
-    config.data.mean = (0.485, 0.456, 0.406)
-    config.data.std = (0.229, 0.224, 0.225)
-    config.data.threads = 16
     # Of an image of 4 by 3: (224 / 512) ** 2 * 3 / 4 to (224 / 256) ** 2 * 3 / 4.
     config.augment.crop = {"scale": (0.14, 0.57), "ratio": (1.0, 1.0)}
-    config.augment.images = (("random_horizontal_flip", {}),)
 
     config.optimizer.name = "momentum"
     config.optimizer.learning_rate = 0.01

@@ -21,22 +21,14 @@ from configs import default
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or with `variant="smoke"` three steps of it."""
-    config = default.get_config()
+    config = default.imagenet()
     config.batch_size = 256
     config.train_for = "120 epochs"
-    config.log_every = "100 steps"
 
     config.model.name = "xception"
 
-    config.data.name = "imagenet2012"
-    config.data.validation_split = "validation"
-    config.data.test_split = ""
-    config.data.crop_fraction = 0.875
     config.data.mean = (0.5, 0.5, 0.5)
     config.data.std = (0.5, 0.5, 0.5)
-    config.data.threads = 16
-    config.augment.crop = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
-    config.augment.images = (("random_horizontal_flip", {}),)
 
     config.optimizer.name = "momentum"
     config.optimizer.learning_rate = 0.045
