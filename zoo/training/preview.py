@@ -4,13 +4,12 @@ import jax
 from PIL import Image
 
 from zoo.data.augment import make_augment
-from zoo.data.crop import make_crop
 from zoo.data.grid import draw_grid
 from zoo.data.loader import Examples, Order
 from zoo.errors import ConfigError
 from zoo.registry import find_model
 from zoo.training.config import Config, make_preprocessing
-from zoo.training.setup import open_data
+from zoo.training.setup import open_data, training_crop
 from zoo.training.step import augment_key
 from zoo.weights.loading import load_weights
 
@@ -38,15 +37,9 @@ def preview(config: Config, split: str, *, step: int, rows: int, columns: int) -
         ).preprocessing
     published = find_model(config.model.name).image_shape
     prepared = make_preprocessing(config, weights, published, source.class_names)
-    size, channels = prepared.image_size, len(prepared.mean)
-    shape, bad = (size, size, channels), config.data.max_bad_examples
-    crop = make_crop(
-        config.augment.crop.to_dict(),
-        seed=config.seed,
-        size=size,
-        channels=channels,
-        interpolation=prepared.interpolation,
-    )
+    shape = (prepared.image_size, prepared.image_size, len(prepared.mean))
+    bad = config.data.max_bad_examples
+    crop = training_crop(config, prepared)
     cache = config.data.cache and crop is not None  # which is refused, as it is in training
     indices, epochs = Order(len(source), config.batch_size, config.seed).at(step)
     return draw_grid(

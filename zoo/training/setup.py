@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.data.augment import make_augment
-from zoo.data.crop import make_crop
+from zoo.data.crop import Crop, make_crop
 from zoo.data.loader import Batch, Examples
 from zoo.data.source import Source, Splits, open_splits
 from zoo.errors import ConfigError, WeightsError
@@ -353,13 +353,24 @@ def _model(
     return weights.model, weights
 
 
+def training_crop(config: Config, preprocessing: Preprocessing) -> Crop | None:
+    """Returns what cuts training pictures while they are decoded, None for nothing."""
+    return make_crop(
+        config.augment.crop.to_dict(),
+        seed=config.seed,
+        size=preprocessing.image_size,
+        channels=len(preprocessing.mean),
+        interpolation=preprocessing.interpolation,
+    )
+
+
 def _examples(
     config: Config, plan: Plan, preprocessing: Preprocessing, splits: Splits, task: Task
 ) -> dict[str, Examples]:
     def check(targets: np.ndarray, name: str) -> None:
         task.check_targets(targets, plan.num_outputs, name)
 
-    def examples(source: Source, crop: Any = None) -> Examples:
+    def examples(source: Source, crop: Crop | None = None) -> Examples:
         if tuple(source.class_names) != tuple(splits.train.class_names):
             raise ConfigError(
                 f"{config.data.name}: the splits differ in their classes, "
@@ -375,13 +386,7 @@ def _examples(
             crop=crop,
         )
 
-    crop = make_crop(
-        config.augment.crop.to_dict(),
-        seed=config.seed,
-        size=preprocessing.image_size,
-        channels=len(preprocessing.mean),
-        interpolation=preprocessing.interpolation,
-    )
+    crop = training_crop(config, preprocessing)
     held_out = {"val": splits.validation, "test": splits.test}
     return {
         "train": examples(splits.train, crop),
