@@ -95,6 +95,12 @@ def get_config() -> ConfigDict:
     config.best.min_delta = 0.0  # by how much to be better, to count
     config.best.patience = ""  # to go on without a better one, "10 epochs"; "": to the end
 
+    config.parallel = ConfigDict()
+    config.parallel.mode = "jit"  # one program over all devices; "pmap": one for each of them
+    config.parallel.fsdp = 1  # devices that hold one copy of the state between them; "jit" only
+    # Over what BatchNorm's statistics are taken: "global", "device", or as in "4 devices".
+    config.parallel.batch_norm = placeholder(str)  # None: "global" in jit, "device" in pmap
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every = "1 epoch"  # besides the one at each evaluation
     config.checkpoint.keep = 2  # newest ones; the best is kept as well

@@ -40,7 +40,9 @@ def split_batch(batch: Any, parts: int) -> Any:
     )
 
 
-def accumulate(loss_sum: LossSum, parts: int) -> Callable[..., tuple[Any, Any, Metrics]]:
+def accumulate(
+    loss_sum: LossSum, parts: int, across: tuple[str, ...] = ()
+) -> Callable[..., tuple[Any, Any, Metrics]]:
     """Returns (params, batch_stats, batch, *rest) -> (gradient, batch_stats, metrics).
 
     The gradient is that of the mean loss over the rows that count, in whatever parts they
@@ -56,6 +58,9 @@ def accumulate(loss_sum: LossSum, parts: int) -> Callable[..., tuple[Any, Any, M
     Args:
       loss_sum: the loss of a part as a sum; its number is there to draw other dropout from.
       parts: into how many the batch is split, see `split_batch`.
+      across: the axes over which the batch lies, where the function is mapped and sees the
+        rows of one device: gradients, counts and metrics are then added over them, and
+        BatchNorm's averages averaged.
     """
     grad = jax.grad(loss_sum, has_aux=True)
 
@@ -74,6 +79,9 @@ def accumulate(loss_sum: LossSum, parts: int) -> Callable[..., tuple[Any, Any, M
             unroll = parts if jax.default_backend() == "cpu" else 1
             (total, count, stats), metrics = lax.scan(step, zero, numbered, unroll=unroll)
             metrics = jax.tree.map(lambda m: m.sum(axis=0), metrics)
+        if across:
+            total, count, metrics = lax.psum((total, count, metrics), across)
+            stats = lax.pmean(stats, across)
         count = jnp.where(count > 0, count, 1)  # with weights of classes it may be below 1
         return jax.tree.map(lambda g: (g / count).astype(g.dtype), total), stats, metrics
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from zoo.errors import ConfigError, suggest
 from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
+from zoo.training.parallel import MODES
 from zoo.training.schedules import SCHEDULES, scale_rate
 from zoo.weights.preprocessing import Preprocessing
 
@@ -44,6 +45,7 @@ HARMLESS = (
     "data.max_bad_examples",
     "data.threads",
     "data.prefetch",
+    "parallel.fsdp",
     "checkpoint.keep",
     "checkpoint.allow_changes",
 )
@@ -217,6 +219,8 @@ VALUES: dict[str, Check] = {
     "optimizer.layer_decay": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
     "average.ema_decay": _FRACTION,
     "best.min_delta": _NOT_NEGATIVE,
+    "parallel.mode": _one_of(MODES),
+    "parallel.fsdp": _POSITIVE,
     "checkpoint.keep": (lambda v: v >= 2, "2 or more (the older one is there for a damaged newer)"),
 }
 

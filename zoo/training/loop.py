@@ -166,8 +166,8 @@ class Run:
             f"config.{key} was {old.get(key)!r} and is {new.get(key)!r}"
             for key in changed_keys(old, new)
         ]
-        data = self._setup.describe_data()
-        changed = [name for name in data if record["data"].get(name) != data[name]]
+        data, before = self._setup.describe_data(), record["data"]
+        changed = [name for name in {**before, **data} if before.get(name) != data.get(name)]
         changes += [f"the {name.replace('_', ' ')} changed" for name in changed]
         if changes and not self._setup.config.checkpoint.allow_changes:
             raise ConfigError(
@@ -229,7 +229,7 @@ class Run:
 
     def _loading(self) -> dict[str, Any]:
         data = self._setup.config.data
-        rows = meshes.batch_sharding(self._setup.mesh)
+        rows = meshes.batch_sharding(self._setup.parallel.mesh)
         return {"sharding": rows, "threads": data.threads, "prefetch": data.prefetch}
 
     def _log_training(self, step: int, state: TrainState) -> None:
@@ -395,8 +395,9 @@ class Run:
 
     def _export(self, state: TrainState) -> None:
         """Writes the weights as `zoo.load` takes them, with their preprocessing and classes."""
+        sets = self._setup.parallel.gather(weight_sets(state))
         if jax.process_index() == 0:
-            for ending, variables in weight_sets(state).items():
+            for ending, variables in sets.items():
                 folder = self._workdir / f"weights{ending}"
                 self._write_weights(folder, variables, self._setup.preprocessing)
 

@@ -1,4 +1,4 @@
-"""The devices: one mesh with one axis, over which batches are spread."""
+"""The devices: one mesh, over which batches are spread."""
 
 from collections.abc import Sequence
 import os
@@ -40,14 +40,19 @@ def initialize_distributed() -> None:
     jax.distributed.initialize(values[names[0]], count, index)
 
 
-def make_mesh(devices: Sequence[Device] | None = None) -> Mesh:
-    """Returns the mesh of these devices (all of all processes) with the axis `data`."""
-    return Mesh(np.asarray(devices or jax.devices()), ("data",))
+def make_mesh(devices: Sequence[Device] | None = None, *, group: int = 1) -> Mesh:
+    """Returns the mesh of these devices (all of all processes), axes `data` and `group`.
+
+    Args:
+      devices: all there are by default.
+      group: how many neighbours make one group; a divisor of their number.
+    """
+    return Mesh(np.asarray(devices or jax.devices()).reshape(-1, group), ("data", "group"))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch lie over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Rows of a batch lie over all devices, in their order."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

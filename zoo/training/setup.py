@@ -24,6 +24,7 @@ from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
 from zoo.training.guard import guard
 from zoo.training.optimization import Optimization, make_optimization
+from zoo.training.parallel import Parallel, make_parallel
 from zoo.training.report import versions, warn
 from zoo.training.state import TrainState, create_state, parameter_count
 from zoo.training.step import make_eval_step, make_loss, make_statistics_step, make_train_step
@@ -47,7 +48,7 @@ class Setup:
     preprocessing: Preprocessing
     weights: Weights | None  # to begin with
     optimization: Optimization
-    mesh: jax.sharding.Mesh
+    parallel: Parallel
     state_like: TrainState  # shapes, types and shardings
     # Jitted, with their shardings; those that return a state donate the one they are given.
     init: Callable[[], TrainState]
@@ -82,7 +83,7 @@ class Setup:
             sections["weights"] |= {"arrays": len(report.used), "new": listed(report.new)}
             sections["weights"]["notes"] = "; ".join(report.notes) or "none"
         sections["devices"] = {
-            "count": self.mesh.size,
+            "count": self.parallel.mesh.size,
             "kind": jax.devices()[0].device_kind,
             "processes": jax.process_count(),
         }
@@ -106,7 +107,11 @@ class Setup:
         named = zip(Splits._fields, self.splits, strict=True)
         prints = {f"{role}_split": s.fingerprint for role, s in named if s is not None}
         names = list(self.splits.train.class_names)
-        return {"class_names": names, **prints, "preprocessing": self._images()}
+        data = {"class_names": names, **prints, "preprocessing": self._images()}
+        together, parallel = self.config.batch_size, self.parallel
+        if self.state_like.batch_stats and parallel.norm_devices < parallel.mesh.size:
+            together = self.plan.batch_per_device * parallel.norm_devices
+        return data | {"examples that BatchNorm sees together": together}
 
     def _images(self) -> dict[str, Any]:
         """Returns how images are prepared, as JSON values."""
@@ -151,7 +156,13 @@ def build(
         entry = find_model(config.model.name)
     except ValueError as error:
         raise ConfigError(f"config.model.name: {error}") from None
-    mesh = meshes.make_mesh(devices)
+    parallel = make_parallel(
+        config.parallel.mode,
+        devices,
+        fsdp=config.parallel.fsdp,
+        batch_norm=config.parallel.batch_norm,
+    )
+    mesh = parallel.mesh
     class_names = splits.train.class_names
     task = _task(config, splits.train)
     outputs = _outputs(config, task, len(class_names))
@@ -195,9 +206,13 @@ def build(
         penalty=optimization.penalty,
         parts=config.accumulate,
         averages=averages,
+        parallel=parallel,
     )
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
+    state_like = jax.eval_shape(init, given)
+    spread = parallel.spread(state_like)
+    change = functools.partial(jax.jit, donate_argnums=0)  # of the state
     return Setup(
         config=config,
         plan=plan,
@@ -209,30 +224,34 @@ def build(
         preprocessing=preprocessing,
         weights=weights,
         optimization=optimization,
-        mesh=mesh,
-        init=functools.partial(jit(init), given),
+        parallel=parallel,
+        init=functools.partial(jax.jit(init, out_shardings=spread), given),
         make_key=jit(lambda: jax.random.key(config.seed)),
-        train_step=jit(
-            guard(train_step), in_shardings=(everywhere, rows, everywhere), donate_argnums=0
+        train_step=change(
+            guard(train_step),
+            in_shardings=(spread, rows, everywhere),
+            out_shardings=(spread, everywhere),
         ),
         observe=(
-            jit(lambda state, loss: optimization.observe(state, loss), donate_argnums=0)
+            change(lambda state, loss: optimization.observe(state, loss), out_shardings=spread)
             if optimization.plateau
             else optimization.observe
         ),
-        eval_step=jit(make_eval_step(**make), in_shardings=(everywhere, rows)),
+        eval_step=jit(make_eval_step(**make)),
         statistics_step=jit(
             make_statistics_step(
                 model, preprocessing.normalise, augment, frozen=optimization.frozen
-            ),
-            in_shardings=(everywhere, rows, everywhere),
+            )
         ),
         make_loss=functools.partial(
             make_loss, task=task, normalise=preprocessing.normalise, **kept
         ),
         state_like=jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere),
-            jax.eval_shape(init, given),
+            lambda array, sharding: jax.ShapeDtypeStruct(
+                array.shape, array.dtype, sharding=sharding
+            ),
+            state_like,
+            spread,
         ),
     )
 

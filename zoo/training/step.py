@@ -15,6 +15,7 @@ from zoo.training.accumulation import accumulate
 from zoo.training.averages import Averages
 from zoo.training.groups import only_this_batch, use_frozen_statistics
 from zoo.training.optimizer import Mask, is_kernel
+from zoo.training.parallel import Parallel
 from zoo.training.state import TrainState
 
 Normalise = Callable[[jax.Array], jax.Array]  # uint8 [B, H, W, C] -> float32
@@ -72,6 +73,12 @@ class Frozen:
             return gradient
         return jax.tree.map(lambda g, f: jnp.zeros_like(g) if f else g, gradient, self.params)
 
+    def keep(self, old: Any, new: Any) -> Any:
+        """Returns BatchNorm's new averages, the old ones of what is frozen: bit for bit."""
+        if self.statistics is None:
+            return new
+        return jax.tree.map(lambda o, n, f: o if f else n, old, new, self.statistics)
+
 
 def make_train_step(
     model: nn.Module,
@@ -86,12 +93,13 @@ def make_train_step(
     frozen: Frozen = Frozen(),
     parts: int = 1,
     averages: Averages | None = None,
+    parallel: Parallel | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Returns the pure function `(state, batch, key) -> (state, metrics)`.
 
     The key is the run's and never changes; what a step draws is keyed by its number, and
-    what an example draws by its epoch and index. Written for the whole batch: under `jit`
-    with a sharded batch, means and BatchNorm's statistics are those of all devices.
+    what an example draws by its epoch and index. Written for the whole batch; only the
+    gradient is computed as `parallel` says.
 
     Args:
       model: of the zoo.
@@ -105,11 +113,13 @@ def make_train_step(
       frozen: what does not train.
       parts: in how many the batch is worked off, one after the other.
       averages: of the weights, to keep; None for none.
+      parallel: how it is spread over devices; None for one program over the whole batch.
     """
     loss_of = make_loss(
         model, task, normalise, aux_weight=aux_weight, frozen=frozen, numbered=parts > 1
     )
-    gradient_of = accumulate(loss_of, parts)
+    gradient_of = accumulate(loss_of, parts, parallel.across if parallel else ())
+    gradient_of = parallel.map(gradient_of) if parallel else gradient_of
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         targets = batch["label"]
@@ -126,6 +136,7 @@ def make_train_step(
             gradient = jax.tree.map(jnp.add, gradient, slope)
             metrics["penalty"] = (value, jnp.ones(()))
         gradient = frozen.without(gradient)
+        batch_stats = frozen.keep(state.batch_stats, batch_stats)
         metrics["grad_norm"] = (optax.tree.norm(gradient), jnp.ones(()))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
