@@ -3,6 +3,7 @@
 import collections
 import functools
 import re
+import signal
 
 from flax import linen as nn
 import jax
@@ -11,13 +12,16 @@ import numpy as np
 import optax
 import pytest
 
+from tests.training.test_loop import Tripwire, send
+import zoo
 from zoo.data.augment import make_augment
 from zoo.data.loader import Order
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, Interrupted
 from zoo.layers import Classifier
 from zoo.tasks.classification import Classification
 from zoo.training.checkpoint import Checkpoints, digest
 from zoo.training.guard import guard
+from zoo.training.loop import fit
 from zoo.training.mesh import batch_sharding, replicated
 from zoo.training.optimizer import make_optimizer
 from zoo.training.parallel import SMALLEST_SPREAD, make_parallel
@@ -315,3 +319,41 @@ def test_a_group_holds_one_state_between_its_devices():
 def test_what_cannot_be_spread_is_refused(mode, options, message):
     with pytest.raises(ConfigError, match=message):
         make_parallel(mode, jax.devices(), **options)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_its_state_spread_otherwise(config, splits, devices, tmp_path):
+    config.average.ema_decay = 0.9
+    straight = fit(config, tmp_path / "straight", splits=splits, devices=devices[:1])
+    trap = splits._replace(train=Tripwire(splits.train, 24 * 9, send(signal.SIGTERM)))
+    config.data.cache = False
+    config.parallel.fsdp = 4
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "moved", splits=trap, devices=devices)
+    config.parallel.fsdp = 2
+    moved = fit(config, tmp_path / "moved", splits=splits, devices=devices[:2])
+    for group, values in straight["metrics"].items():
+        assert moved["metrics"][group]["loss"] == pytest.approx(values["loss"], rel=1e-3)
+    one, two = (zoo.load("lenet5", tmp_path / run / "weights")[1] for run in ("straight", "moved"))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_another_number_of_devices_is_refused_where_it_is_another_batch_norm(
+    config, splits, devices, tmp_path
+):
+    config.model.name = "resnet20"
+    config.parallel.mode = "pmap"
+    config.train_for = config.evaluate_every = "2 steps"
+    fit(config, tmp_path, splits=splits, devices=devices[:4])
+    config.train_for = "4 steps"
+    config.checkpoint.allow_changes = True
+    fit(config, tmp_path, splits=splits, devices=devices[:4])
+    config.checkpoint.allow_changes = False
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(ConfigError, match="examples that BatchNorm sees together changed"):
+        fit(config, tmp_path, splits=splits, devices=devices[:2])
+    config.parallel.batch_norm = "device"
+    with pytest.raises(ConfigError, match=r"parallel\.batch_norm was None and is 'device'"):
+        fit(config, tmp_path, splits=splits, devices=devices[:4])

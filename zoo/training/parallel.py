@@ -16,6 +16,7 @@ for the whole batch, so the modes differ in nothing but BatchNorm.
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -85,8 +86,7 @@ class Parallel:
         """Returns a tree whole on every device, within a jitted function or outside."""
         if self.across or self.mesh.shape["group"] == 1:
             return tree
-        everywhere = replicated(self.mesh)
-        return jax.jit(lambda tree: lax.with_sharding_constraint(tree, everywhere))(tree)
+        return _place(tree, replicated(self.mesh))
 
     def scatter(self, tree: Any) -> Any:
         """Returns a tree of the state's shapes spread as the state is; for jitted functions."""
@@ -148,6 +148,11 @@ class Parallel:
 
         with nn.intercept_methods(intercept):
             yield
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _place(tree: Any, sharding: NamedSharding) -> Any:
+    return lax.with_sharding_constraint(tree, sharding)
 
 
 def _scattered(parallel: Parallel, results: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
