@@ -100,6 +100,13 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep = 2  # newest ones; the best is kept as well
     config.checkpoint.allow_changes = False  # continue though config or data changed
 
+    config.parallel = ConfigDict()  # README, "Scaling out"
+    config.parallel.simulate_devices = 0  # on one CPU, to try what several do; 0: none
+    config.parallel.join_within = 300.0  # seconds for all processes to meet at the start
+    config.parallel.heartbeat = 100  # seconds after which a dead process is noticed; 5 or more
+    # A run in which nothing advances for so long is ended; 0: no limit, as None is for one process.
+    config.parallel.watchdog = placeholder(float)  # seconds; None: 300 if several
+
     return config.lock()
 
 

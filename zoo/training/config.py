@@ -46,6 +46,10 @@ HARMLESS = (
     "data.prefetch",
     "checkpoint.keep",
     "checkpoint.allow_changes",
+    "parallel.simulate_devices",
+    "parallel.heartbeat",
+    "parallel.join_within",
+    "parallel.watchdog",
 )
 
 
@@ -217,6 +221,10 @@ VALUES: dict[str, Check] = {
     "optimizer.layer_decay": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
     "average.ema_decay": _FRACTION,
     "best.min_delta": _NOT_NEGATIVE,
+    "parallel.simulate_devices": _NOT_NEGATIVE,
+    "parallel.heartbeat": (lambda v: v >= 5, "5 seconds or more"),
+    "parallel.join_within": _POSITIVE,
+    "parallel.watchdog": _or_none(_NOT_NEGATIVE),
     "checkpoint.keep": (lambda v: v >= 2, "2 or more (the older one is there for a damaged newer)"),
 }
 

@@ -31,6 +31,7 @@ from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.dry_run import dry_run
 from zoo.training.gradients import check_gradients
+from zoo.training.hosts import simulate_devices
 from zoo.training.progress import Progress, Stopwatch
 from zoo.training.report import Reporter, print_results, say, warn, words, write_json
 from zoo.training.setup import Setup, build, open_data
@@ -65,6 +66,7 @@ def fit(
       ZooError: whatever went wrong, with a message for a person; nothing saved is lost.
     """
     check_values(config)
+    simulate_devices(config.parallel.simulate_devices)
     workdir = Path(workdir)
     setup = build(config, splits or open_data(config), devices, workdir / "initial_weights")
     if config.dry_run:
