@@ -26,6 +26,7 @@ from zoo.data.source import Splits
 from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
 from zoo.tasks.task import Sums, intervals
 from zoo.training import mesh as meshes
+from zoo.training.agreement import check_agreement
 from zoo.training.averages import mean_tree
 from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
@@ -85,6 +86,7 @@ def _fit(
         return dry_run(setup, origin)
     if config.check_gradients:
         return check_gradients(setup)
+    check_agreement(setup, workdir)
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
