@@ -9,6 +9,7 @@ command again to go on after an interruption. Exit codes: zoo/errors.py.
 from collections.abc import Sequence
 import errno
 import sys
+import traceback
 
 from absl import app, flags, logging
 import jax
@@ -16,9 +17,9 @@ from ml_collections import config_flags
 
 from configs import default
 from zoo.errors import ConfigError, TemporaryError, ZooError
-from zoo.training.config import check_keys, explain_flags
+from zoo.training.config import check_keys, check_values, explain_flags
+from zoo.training.hosts import join, lost_process, several
 from zoo.training.loop import fit
-from zoo.training.mesh import initialize_distributed
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/, with :variant behind it if it has any."
@@ -40,6 +41,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         if not (WORKDIR.value or config.dry_run or config.check_gradients):
             raise ConfigError("--workdir=FOLDER is missing; it is where the run is kept")
         check_keys(config, reference)
+        check_values(config)
     except ZooError as error:
         sys.exit(report(error))
     return rest
@@ -57,18 +59,43 @@ def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
-        initialize_distributed()
-        overrides = config_flags.get_override_values(flags.FLAGS["config"])
-        origin = [config_flags.get_config_filename(flags.FLAGS["config"])]
-        origin += [f"--config.{key}={value!r}" for key, value in overrides.items()]
-        fit(CONFIG.value, WORKDIR.value or "", origin=" ".join(origin))
+        company = join(CONFIG.value)
     except ZooError as error:
         return report(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return report(TemporaryError(f"{error}; make room, then run the same command again"))
-    return 0
+    error = train()
+    if error is not None:
+        report(error)
+    return company.leave(error)
+
+
+def train() -> ZooError | None:
+    """Runs the training; returns what ended it before its end."""
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    origin = [config_flags.get_config_filename(flags.FLAGS["config"])]
+    origin += [f"--config.{key}={value!r}" for key, value in overrides.items()]
+    try:
+        fit(CONFIG.value, WORKDIR.value or "", origin=" ".join(origin))
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            if not several():
+                raise
+            traceback.print_exc()
+            known = ZooError(f"{type(error).__name__}: {error}")
+        return known
+    return None
+
+
+def explain(error: Exception) -> ZooError | None:
+    """Returns what to tell of an error that a person can do something about, else None."""
+    lost = lost_process(error)
+    if lost is not None:
+        return lost
+    if isinstance(error, ZooError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TemporaryError(f"{error}; make room, then run the same command again")
+    return None
 
 
 if __name__ == "__main__":

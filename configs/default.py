@@ -95,11 +95,16 @@ def get_config() -> ConfigDict:
     config.best.min_delta = 0.0  # by how much to be better, to count
     config.best.patience = ""  # to go on without a better one, "10 epochs"; "": to the end
 
-    config.parallel = ConfigDict()
+    config.parallel = ConfigDict()  # README, "Scaling out"
     config.parallel.mode = "jit"  # one program over all devices; "pmap": one for each of them
     config.parallel.fsdp = 1  # devices that hold one copy of the state between them; "jit" only
     # Over what BatchNorm's statistics are taken: "global", "device", or as in "4 devices".
     config.parallel.batch_norm = placeholder(str)  # None: "global" in jit, "device" in pmap
+    config.parallel.simulate_devices = 0  # on one CPU, to try what several do; 0: none
+    config.parallel.join_within = 300.0  # seconds for all processes to meet at the start
+    config.parallel.heartbeat = 100  # seconds after which a dead process is noticed; 5 or more
+    # A run in which nothing advances for so long is ended; 0: no limit, as None is for one process.
+    config.parallel.watchdog = placeholder(float)  # seconds; None: 300 if several
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = "1 epoch"  # besides the one at each evaluation

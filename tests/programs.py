@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 
 from tests.conftest import ROOT
+from zoo.training.report import read_metrics
 
 QUICK = [
     "--config=configs/lenet_digits.py",
@@ -34,3 +36,13 @@ def train(arguments: list[str], workdir: Path, **env: str) -> subprocess.Complet
     process = start(arguments, workdir, **env)
     out, err = process.communicate(timeout=180)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns when a run has logged that step, or has ended, or after two minutes."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = read_metrics(workdir / "metrics.jsonl")
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.02)

@@ -1,22 +1,16 @@
-"""Real processes: killed at random, asked to stop, and two training as one."""
+"""A real process: killed at random, asked to stop."""
 
 import collections
 import json
 from pathlib import Path
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 
-import jax
-import numpy as np
 import pytest
 
 from configs import lenet_digits
-from tests.conftest import ROOT
-from tests.programs import QUICK, environment, start, train
+from tests.programs import start, train, wait_for_step
 from tests.training.test_loop import assert_same_bits, final_state, log_of
 from zoo.data.source import open_splits
 from zoo.training.report import read_metrics
@@ -37,15 +31,6 @@ def load(workdir: Path):
     config.average.ema_decay = 0.99
     digits = open_splits("digits", train="train", validation="validation", test="test")
     return final_state(config, digits, workdir)
-
-
-def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = read_metrics(workdir / "metrics.jsonl")
-        if lines and lines[-1]["step"] >= step:
-            return
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -107,76 +92,3 @@ def test_short_version_of_each_recipe_trains(tmp_path, recipe):
     done = train([f"--config=configs/{recipe}.py:smoke"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results.json").exists()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def start_two(arguments: list[str], workdir: Path) -> list[subprocess.Popen]:
-    """Starts two processes of one run, each with one device and its own list of reads."""
-    address = f"127.0.0.1:{free_port()}"
-    return [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.reading", str(workdir / f"reads{i}.json")),
-                *(*arguments, f"--workdir={workdir / 'run'}"),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(
-                JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i)
-            ),
-        )
-        for i in range(2)
-    ]
-
-
-def finish(processes: list[subprocess.Popen]) -> list[str]:
-    errors = [process.communicate(timeout=180)[1] for process in processes]
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
-    return errors
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """Two processes on loopback against one process with two devices."""
-    finish(start_two(QUICK, tmp_path))
-    flags = "--xla_force_host_platform_device_count=2"
-    done = train(QUICK, tmp_path / "one", XLA_FLAGS=flags)
-    assert done.returncode == 0, done.stderr
-    config = lenet_digits.get_config()
-    digits = open_splits("digits", train="train", validation="validation", test="test")
-    two, _ = final_state(config, digits, tmp_path / "run")
-    one, _ = final_state(config, digits, tmp_path / "one")
-    for a, b in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    for a, b in zip(log_of(tmp_path / "run"), log_of(tmp_path / "one"), strict=True):
-        assert a["step"] == b["step"]
-        assert a.get("data/order") == b.get("data/order")
-    # Each read only its share, together everything, nothing twice.
-    reads = [json.loads((tmp_path / f"reads{i}.json").read_text()) for i in range(2)]
-    for split, size in (("train", 12 * 64), ("validation", 180), ("test", 359)):
-        mine, yours = (set(r[split]) for r in reads)
-        assert not mine & yours
-        assert len(mine | yours) == size
-        assert abs(len(mine) - len(yours)) <= 64
-
-
-@pytest.mark.slow
-def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
-    processes = start_two(LONG, tmp_path)
-    wait_for_step(processes[0], tmp_path / "run", 13)
-    processes[1].send_signal(signal.SIGTERM)
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [143, 143], errors
-    steps = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
-    assert f"stopped after step {steps[-1]}" in errors[0]
-    more = [*LONG, f"--config.train_for={steps[-1] + 3} steps"]
-    finish(start_two([*more, "--config.checkpoint.allow_changes=True"], tmp_path))
-    assert log_of(tmp_path / "run")[-1]["step"] == steps[-1] + 3

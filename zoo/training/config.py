@@ -45,9 +45,13 @@ HARMLESS = (
     "data.max_bad_examples",
     "data.threads",
     "data.prefetch",
-    "parallel.fsdp",
     "checkpoint.keep",
     "checkpoint.allow_changes",
+    "parallel.fsdp",
+    "parallel.simulate_devices",
+    "parallel.heartbeat",
+    "parallel.join_within",
+    "parallel.watchdog",
 )
 
 
@@ -221,6 +225,10 @@ VALUES: dict[str, Check] = {
     "best.min_delta": _NOT_NEGATIVE,
     "parallel.mode": _one_of(MODES),
     "parallel.fsdp": _POSITIVE,
+    "parallel.simulate_devices": _NOT_NEGATIVE,
+    "parallel.heartbeat": (lambda v: v >= 5, "5 seconds or more"),
+    "parallel.join_within": _POSITIVE,
+    "parallel.watchdog": _or_none(_NOT_NEGATIVE),
     "checkpoint.keep": (lambda v: v >= 2, "2 or more (the older one is there for a damaged newer)"),
 }
 

@@ -26,17 +26,20 @@ from zoo.data.source import Splits
 from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
 from zoo.tasks.task import Sums, intervals
 from zoo.training import mesh as meshes
+from zoo.training.agreement import check_agreement
 from zoo.training.averages import mean_tree
 from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.dry_run import dry_run
 from zoo.training.gradients import check_gradients
+from zoo.training.hosts import simulate_devices
 from zoo.training.progress import Progress, Stopwatch
 from zoo.training.report import Reporter, print_results, say, warn, words, write_json
 from zoo.training.setup import Setup, build, open_data
 from zoo.training.signals import StopRequest, watch_signals
 from zoo.training.state import TrainState, weight_sets
 from zoo.training.totals import Totals
+from zoo.training.watchdog import Watchdog, watch_progress
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.saving import save_weights
 
@@ -65,19 +68,32 @@ def fit(
       ZooError: whatever went wrong, with a message for a person; nothing saved is lost.
     """
     check_values(config)
-    workdir = Path(workdir)
+    simulate_devices(config.parallel.simulate_devices)
+    with watch_progress(config.parallel.watchdog) as watchdog:
+        return _fit(config, Path(workdir), splits, devices, origin, watchdog)
+
+
+def _fit(
+    config: Config,
+    workdir: Path,
+    splits: Splits | None,
+    devices: Sequence[meshes.Device] | None,
+    origin: str,
+    watchdog: Watchdog,
+) -> dict[str, Any]:
     setup = build(config, splits or open_data(config), devices, workdir / "initial_weights")
     if config.dry_run:
         return dry_run(setup, origin)
     if config.check_gradients:
         return check_gradients(setup)
+    check_agreement(setup, workdir)
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
         print_results(results, workdir)
         return results
     with only_one_run(workdir), watch_signals() as stop:
-        run = Run(setup, workdir, stop, origin)
+        run = Run(setup, workdir, stop, watchdog, origin)
         with contextlib.closing(run):
             return run.finish(run.train(run.restore_or_create()))
 
@@ -126,8 +142,11 @@ def only_one_run(workdir: Path) -> Iterator[None]:
 class Run:
     """One run: made by `fit`, used once."""
 
-    def __init__(self, setup: Setup, workdir: Path, stop: StopRequest, origin: str):
+    def __init__(
+        self, setup: Setup, workdir: Path, stop: StopRequest, watchdog: Watchdog, origin: str
+    ):
         self._setup, self._workdir, self._stop, self._origin = setup, workdir, stop, origin
+        self._watchdog = watchdog
         self._progress = self._make_progress(None)
         self._checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -147,6 +166,7 @@ class Run:
 
     def restore_or_create(self) -> TrainState:
         """Returns the newest whole checkpoint's state, or else a fresh one."""
+        self._watchdog.note("restoring", 0)
         restored = self._checkpoints.restore_newest(self._setup.state_like)
         if restored is None:
             state = self._setup.init()
@@ -189,6 +209,7 @@ class Run:
         order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
         steps = range(step, plan.total_steps)
         self._reporter.start_bar(step)
+        self._watchdog.note("training", step)
         self._stopwatch.restart()
         with contextlib.closing(
             train_batches(setup.examples["train"], order, steps, **self._loading())
@@ -197,6 +218,7 @@ class Run:
                 state, metrics = setup.train_step(state, batch, key)
                 progress.trained_on(order.at(step)[0], metrics)
                 step += 1
+                self._watchdog.note("training", step, metrics)
                 self._stopwatch.step()
                 if step == steps.start + 1:  # the one that compiles
                     jax.block_until_ready(metrics)
@@ -262,6 +284,7 @@ class Run:
 
     def _save(self, step: int, state: TrainState) -> None:
         self._stopwatch.pause()
+        self._watchdog.note("saving", step)
         record = {
             "config": plain(self._setup.config),
             "data": self._setup.describe_data(),
@@ -328,8 +351,11 @@ class Run:
     def _evaluate(self, name: str, variables: Any, step: int) -> Sums:
         """Returns the exact sums over one split: every example once."""
         examples, totals = self._setup.examples[name], Totals()
+        self._watchdog.note(f"evaluating {name}", step)
         for batch in eval_batches(examples, self._setup.config.batch_size, **self._loading()):
-            totals.add(self._setup.eval_step(variables, batch))
+            metrics = self._setup.eval_step(variables, batch)
+            totals.add(metrics)
+            self._watchdog.note(f"evaluating {name}", step, metrics)
             if self._stop.pending:
                 self._interrupt(self._stop.pending, step)
         return totals.sums()
@@ -338,6 +364,7 @@ class Run:
         """Evaluates the best weights on all splits held out and writes the results."""
         step, best_step = int(state.step), self._progress.best_step
         skipped = int(state.skips.total)  # of the whole run, not up to its best step
+        self._watchdog.note("saving", step)
         self._checkpoints.wait()
         if best_step not in (None, step):
             try:
@@ -371,6 +398,7 @@ class Run:
                     "examples": int(count),
                     **{f"{key}_interval": value for key, value in intervals(sums).items()},
                 }
+        self._watchdog.note("writing results", step)
         self._export(state)
         bad = {name: len(e.bad) for name, e in self._setup.examples.items() if e.bad}
         if bad:
@@ -389,6 +417,7 @@ class Run:
         batches = train_batches(setup.examples["train"], order, steps, **self._loading())
         for count, batch in enumerate(batches):
             mean = mean_tree(mean, setup.statistics_step(sets["_swa"], batch, key), count)
+            self._watchdog.note("measuring BatchNorm's averages", int(state.step), mean)
             if self._stop.pending:
                 self._interrupt(self._stop.pending, int(state.step))
         return dataclasses.replace(state, swa={**state.swa, "batch_stats": mean})

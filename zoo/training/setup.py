@@ -23,6 +23,7 @@ from zoo.training import mesh as meshes
 from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
 from zoo.training.guard import guard
+from zoo.training.hosts import describe_processes
 from zoo.training.optimization import Optimization, make_optimization
 from zoo.training.parallel import Parallel, make_parallel
 from zoo.training.report import versions, warn
@@ -85,7 +86,7 @@ class Setup:
         sections["devices"] = {
             "count": self.parallel.mesh.size,
             "kind": jax.devices()[0].device_kind,
-            "processes": jax.process_count(),
+            **describe_processes(self.config),
         }
         sections["versions"] = versions()
         return sections

@@ -15,6 +15,7 @@ class StopRequest:
     One process owns its signals: a handler notes the first and makes later ones harmless,
     so that the save in progress is not disturbed. With several processes JAX's preemption
     service owns SIGTERM and has all of them stop at the same step; Ctrl-C is passed on to it.
+    They agree between steps only, so an evaluation that is going on is finished first.
     """
 
     def __init__(self):
