@@ -162,6 +162,13 @@ def assert_close(workdir: Path, simulated: Path) -> None:
         assert a == pytest.approx(b, rel=1e-5)
 
 
+@pytest.mark.parametrize("flag", ["--config.parallel.fsdp=2", "--config.parallel.mode=pmap"])
+def test_each_mode_trains_over_processes(undisturbed, tmp_path, flag):
+    running = train_together(tmp_path, flags=dict.fromkeys(range(2), [flag]))
+    assert_close(running.workdir, undisturbed / "run")
+    assert (running.workdir / "weights" / "model.safetensors").exists()
+
+
 def test_each_process_reads_its_share_and_no_more(undisturbed):
     reads = [json.loads((undisturbed / f"reads{i}.json").read_text()) for i in range(2)]
     for split, size in (("train", 1258), ("validation", 180), ("test", 359)):
