@@ -53,3 +53,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def stacked(sharding: NamedSharding) -> NamedSharding:
+    """Returns the sharding of arrays with one more axis in front, which is not divided."""
+    return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))

@@ -1,0 +1,164 @@
+"""How steps become calls of compiled functions: one by one, or many in one loop on the device.
+
+With the data on the devices nothing of a step needs the host, and up to an epoch of steps is
+one call: a loop whose number of rounds is an argument, so that one compilation serves stretches
+of every length. A stretch ends wherever something is due: a line of the log, a checkpoint, an
+evaluation, the end of an epoch or of the training. A signal is seen at the end of a stretch.
+
+On a CPU it is one step per call. XLA computes most convolutions within a loop one element at a
+time there (LeNet-5's step on 64 digits takes 3.5 times as long in a loop, on two cores), and a
+call costs little. The step is then the very function that other data go through, and so the
+results are the same bits.
+"""
+
+from collections.abc import Callable, Iterable
+import functools
+from typing import Any, Protocol
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.data.resident import Columns, gather
+from zoo.tasks.task import Metrics
+from zoo.training import mesh as meshes
+from zoo.training.feeds import Feed, Held
+from zoo.training.setup import Setup
+from zoo.training.state import TrainState
+
+
+class Trainer(Protocol):
+    """What makes the next steps."""
+
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, int | None]:
+        """Returns the state after some steps and their metrics.
+
+        Args:
+          state: after `step` steps; its memory is used for the new one.
+          step: how many were made so far.
+
+        Returns:
+          The new state, the metrics, and of how many steps they are: each has one more axis in
+          front, at least so long. None means one step, and no such axis.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what reads ahead."""
+        ...
+
+
+def loops_are_fast(mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether these devices compute in a loop as fast as outside of one."""
+    return mesh.devices.flat[0].platform != "cpu"
+
+
+def make_trainer(setup: Setup, feed: Feed, step: int) -> Trainer:
+    """Returns what makes this run's steps, from `step` on."""
+    if isinstance(feed, Held) and loops_are_fast(setup.mesh):
+        return Loop(setup, feed)
+    return StepByStep(setup, feed, range(step, setup.plan.total_steps))
+
+
+class StepByStep:
+    """One call for each step."""
+
+    def __init__(self, setup: Setup, feed: Feed, steps: Iterable[int]):
+        self._step, self._key, self._batches = setup.train_step, setup.make_key(), feed.train(steps)
+
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, None]:
+        del step  # the batches are in order
+        return *self._step(state, next(self._batches), self._key), None
+
+    def close(self) -> None:
+        self._batches.close()
+
+
+class Loop:
+    """One call for all steps until something is due."""
+
+    def __init__(self, setup: Setup, feed: Held):
+        plan = setup.plan
+        self._feed, self._key = feed, setup.make_key()
+        self._columns = feed.split("train").columns
+        self._until = functools.partial(
+            next_stop,
+            every=(plan.log_every, plan.checkpoint_every, plan.evaluate_every),
+            steps_per_epoch=plan.steps_per_epoch,
+            total=plan.total_steps,
+        )
+        # No stretch is longer than an epoch.
+        self._length = min(plan.log_every, plan.checkpoint_every, plan.evaluate_every)
+        self._length = min(self._length, -int(-plan.steps_per_epoch // 1), plan.total_steps)
+        rows = meshes.batch_sharding(setup.mesh)
+        self._loop = make_loop(
+            setup.train_step,
+            setup.state_like,
+            rows if len(setup.seeds) == 1 else meshes.stacked(rows),
+        )
+
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, int]:
+        stop = self._until(step)
+        places = [self._feed.at(s) for s in range(step, stop)]
+        places += places[-1:] * (self._length - len(places))  # which no round reaches
+        indices, epochs = map(np.stack, zip(*places, strict=True))
+        count = stop - step
+        state, metrics = self._loop(state, self._columns, indices, epochs, count, self._key)
+        return state, metrics, count
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def next_stop(step: int, *, every: Iterable[int], steps_per_epoch: float, total: int) -> int:
+    """Returns the first step after `step` at which something is due.
+
+    Example:
+      >>> next_stop(7, every=(5, 20), steps_per_epoch=8.5, total=100)
+      9
+    """
+    due = [(step // n + 1) * n for n in every]
+    epoch = int(step / steps_per_epoch) + 1
+    end = -int(-epoch * steps_per_epoch // 1)
+    if end <= step:  # a rounded fraction
+        end = step + 1
+    return min(*due, end, total)
+
+
+def make_loop(
+    train_step: Callable[..., tuple[TrainState, Metrics]],
+    state_like: Any,
+    rows: jax.sharding.NamedSharding,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns the compiled `(state, columns, indices, epochs, count, key) -> (state, metrics)`.
+
+    It makes `count` steps, at most the K there are indices for, [K, …, B]; metrics have an
+    axis K in front, of which the first `count` count.
+
+    Args:
+      train_step: (state, batch, key) -> (state, metrics).
+      state_like: shapes, types and shardings of the state.
+      rows: the sharding of a batch.
+    """
+
+    def loop(
+        state: TrainState, columns: Columns, indices: Any, epochs: Any, count: Any, key: Any
+    ) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, i: Any) -> tuple[TrainState, Metrics]:
+            batch = gather(columns, indices[i], epochs[i])
+            batch = jax.tree.map(lambda x: lax.with_sharding_constraint(x, rows), batch)
+            return train_step(state, batch, key)
+
+        def body(i: Any, carry: Any) -> Any:
+            state, kept = carry
+            state, metrics = step(state, i)
+            return state, jax.tree.map(lambda k, m: k.at[i].set(m), kept, metrics)
+
+        like = jax.eval_shape(step, state, 0)[1]
+        kept = jax.tree.map(lambda m: jnp.zeros((len(indices), *m.shape), m.dtype), like)
+        return lax.fori_loop(0, count, body, (state, kept))
+
+    everywhere = meshes.replicated(rows.mesh)
+    shardings = jax.tree.map(lambda s: s.sharding, state_like)
+    return jax.jit(loop, out_shardings=(shardings, everywhere), donate_argnums=0)
