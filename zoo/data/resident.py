@@ -60,7 +60,7 @@ def chosen(
     memory = device_memory()
     if size > PART * memory:
         raise ConfigError(
-            f"{asked}: the images take {size / 2**30:,.2f} GiB, allowed are {PART:.0%} the "
+            f"{asked}: the images take {size / 2**30:,.2f} GiB, allowed are {PART:.0%} of the "
             f"{memory / 2**30:,.2f} GiB of a device; leave it out, or make the images smaller with "
             "config.data.image_size"
         )

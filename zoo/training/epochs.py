@@ -82,20 +82,16 @@ class Loop:
         plan = setup.plan
         self._feed, self._key = feed, setup.make_key()
         self._columns = feed.split("train").columns
-        self._until = functools.partial(
-            next_stop,
-            every=(plan.log_every, plan.checkpoint_every, plan.evaluate_every),
-            steps_per_epoch=plan.steps_per_epoch,
-            total=plan.total_steps,
-        )
-        # No stretch is longer than an epoch.
-        self._length = min(plan.log_every, plan.checkpoint_every, plan.evaluate_every)
-        self._length = min(self._length, -int(-plan.steps_per_epoch // 1), plan.total_steps)
+        every = plan.log_every, plan.checkpoint_every, plan.evaluate_every
+        epoch = len(setup.splits.train), setup.config.batch_size
+        self._until = functools.partial(next_stop, every=every, epoch=epoch, total=plan.total_steps)
+        self._length = min(*every, -(-epoch[0] // epoch[1]), plan.total_steps)
         rows = meshes.batch_sharding(setup.mesh)
         self._loop = make_loop(
             setup.train_step,
             setup.state_like,
             rows if len(setup.seeds) == 1 else meshes.stacked(rows),
+            meshes.replicated(setup.mesh),
         )
 
     def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, int]:
@@ -111,25 +107,29 @@ class Loop:
         """There is nothing to let go of."""
 
 
-def next_stop(step: int, *, every: Iterable[int], steps_per_epoch: float, total: int) -> int:
+def next_stop(step: int, *, every: Iterable[int], epoch: tuple[int, int], total: int) -> int:
     """Returns the first step after `step` at which something is due.
 
+    Args:
+      step: from where.
+      every: how many steps lie between two of whatever is done regularly.
+      epoch: its number of examples, and the number of those in a batch.
+      total: the last step.
+
     Example:
-      >>> next_stop(7, every=(5, 20), steps_per_epoch=8.5, total=100)
+      >>> next_stop(7, every=(5, 20), epoch=(34, 4), total=100)
       9
     """
-    due = [(step // n + 1) * n for n in every]
-    epoch = int(step / steps_per_epoch) + 1
-    end = -int(-epoch * steps_per_epoch // 1)
-    if end <= step:  # a rounded fraction
-        end = step + 1
-    return min(*due, end, total)
+    size, batch = epoch
+    end_of_epoch = -(-(step * batch // size + 1) * size // batch)
+    return min(*((step // n + 1) * n for n in every), end_of_epoch, total)
 
 
 def make_loop(
     train_step: Callable[..., tuple[TrainState, Metrics]],
     state_like: Any,
     rows: jax.sharding.NamedSharding,
+    everywhere: jax.sharding.NamedSharding,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the compiled `(state, columns, indices, epochs, count, key) -> (state, metrics)`.
 
@@ -140,6 +140,7 @@ def make_loop(
       train_step: (state, batch, key) -> (state, metrics).
       state_like: shapes, types and shardings of the state.
       rows: the sharding of a batch.
+      everywhere: that of metrics, all on every device.
     """
 
     def loop(
@@ -159,6 +160,5 @@ def make_loop(
         kept = jax.tree.map(lambda m: jnp.zeros((len(indices), *m.shape), m.dtype), like)
         return lax.fori_loop(0, count, body, (state, kept))
 
-    everywhere = meshes.replicated(rows.mesh)
     shardings = jax.tree.map(lambda s: s.sharding, state_like)
     return jax.jit(loop, out_shardings=(shardings, everywhere), donate_argnums=0)

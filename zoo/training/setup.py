@@ -57,7 +57,7 @@ class Setup:
     init: Callable[..., TrainState]
     make_key: Callable[..., jax.Array]
     train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-    observe: Callable[[TrainState, float], TrainState]  # tells the plateau of a loss
+    observe: Callable[[TrainState, Any], TrainState]  # tells the plateau of a loss
     eval_step: Callable[[Any, Batch], Metrics]
     statistics_step: Callable[[Any, Batch, jax.Array], Any]
     make_loss: Callable[[Classifier], Callable[..., Any]]  # of a model; see `step.make_loss`
@@ -156,7 +156,7 @@ def build(
         entry = find_model(config.model.name)
     except ValueError as error:
         raise ConfigError(f"config.model.name: {error}") from None
-    mesh = meshes.make_mesh(devices)
+    mesh, seeds = meshes.make_mesh(devices), _seeds(config)
     class_names = splits.train.class_names
     task = _task(config, splits.train)
     outputs = _outputs(config, task, len(class_names))
@@ -211,7 +211,7 @@ def build(
         splits=splits,
         examples=_examples(config, plan, preprocessing, splits, task, resident=resident),
         resident=resident,
-        seeds=_seeds(config),
+        seeds=seeds,
         model=model,
         task=task,
         best=_best(config, plan, task, averages, validated=splits.validation is not None),
