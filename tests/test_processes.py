@@ -143,6 +143,18 @@ def finish(processes: list[subprocess.Popen]) -> list[str]:
     return errors
 
 
+def assert_same_training(workdir: Path, other: Path) -> None:
+    """Compares the final states, up to rounding, and what was trained on."""
+    config = lenet_digits.get_config()
+    digits = open_splits("digits", train="train", validation="validation", test="test")
+    states = [final_state(config, digits, folder)[0] for folder in (workdir, other)]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for a, b in zip(log_of(workdir), log_of(other), strict=True):
+        assert a["step"] == b["step"]
+        assert a.get("data/order") == b.get("data/order")
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Two processes on loopback against one process with two devices."""
@@ -150,15 +162,7 @@ def test_two_processes_train_as_one(tmp_path):
     flags = "--xla_force_host_platform_device_count=2"
     done = train(QUICK, tmp_path / "one", XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
-    config = lenet_digits.get_config()
-    digits = open_splits("digits", train="train", validation="validation", test="test")
-    two, _ = final_state(config, digits, tmp_path / "run")
-    one, _ = final_state(config, digits, tmp_path / "one")
-    for a, b in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    for a, b in zip(log_of(tmp_path / "run"), log_of(tmp_path / "one"), strict=True):
-        assert a["step"] == b["step"]
-        assert a.get("data/order") == b.get("data/order")
+    assert_same_training(tmp_path / "run", tmp_path / "one")
     # Each read only its share, together everything, nothing twice.
     reads = [json.loads((tmp_path / f"reads{i}.json").read_text()) for i in range(2)]
     for split, size in (("train", 12 * 64), ("validation", 180), ("test", 359)):
@@ -166,6 +170,22 @@ def test_two_processes_train_as_one(tmp_path):
         assert not mine & yours
         assert len(mine | yours) == size
         assert abs(len(mine) - len(yours)) <= 64
+
+
+@pytest.mark.slow
+def test_two_processes_that_hold_all_data_train_as_one(tmp_path):
+    finish(start_two([*QUICK, "--config.data.resident=True"], tmp_path))
+    flags = "--xla_force_host_platform_device_count=2"
+    done = train([*QUICK, "--config.data.resident=False"], tmp_path / "one", XLA_FLAGS=flags)
+    assert done.returncode == 0, done.stderr
+    assert_same_training(tmp_path / "run", tmp_path / "one")
+    for i in range(2):  # each has read everything
+        reads = json.loads((tmp_path / f"reads{i}.json").read_text())
+        assert {split: len(indices) for split, indices in reads.items()} == {
+            "train": 1258,
+            "validation": 180,
+            "test": 359,
+        }
 
 
 @pytest.mark.slow
