@@ -283,7 +283,7 @@ def test_several_seeds_interrupted_and_resumed_are_uninterrupted(
         monkeypatch.setattr(module, "loops_are_fast", lambda mesh: at_once)
     expected = fit(config, tmp_path / "straight", splits=splits)
     with monkeypatch.context() as patch:
-        stopped_at(10, patch, epochs.Loop if at_once else epochs.StepByStep)
+        stopped_at(10, patch, epochs.Loop if at_once else epochs.InTurns)
         with pytest.raises(Interrupted):
             fit(config, tmp_path / "broken", splits=splits)
     results = fit(config, tmp_path / "broken", splits=splits)

@@ -8,7 +8,7 @@ evaluation, the end of an epoch or of the training. A signal is seen at the end 
 On a CPU it is one step per call. XLA computes most convolutions within a loop one element at a
 time there (LeNet-5's step on 64 digits takes 3.5 times as long in a loop, on two cores), and a
 call costs little. The step is then the very function that other data go through, and so the
-results are the same bits.
+results are the same bits. Of several seeds each makes its steps in turn, a few calls at a time.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,18 +20,23 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.data.loader import Batch
 from zoo.data.resident import Columns, gather
 from zoo.tasks.task import Metrics
 from zoo.training import mesh as meshes
 from zoo.training.feeds import Feed, Held
+from zoo.training.mesh import loops_are_fast
+from zoo.training.replicas import joiner, replica, splitter
 from zoo.training.setup import Setup
 from zoo.training.state import TrainState
+
+TOGETHER = 10  # steps between two moments at which the state of all replicas is one tree
 
 
 class Trainer(Protocol):
     """What makes the next steps."""
 
-    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, int | None]:
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Any, int | None]:
         """Returns the state after some steps and their metrics.
 
         Args:
@@ -39,8 +44,8 @@ class Trainer(Protocol):
           step: how many were made so far.
 
         Returns:
-          The new state, the metrics, and of how many steps they are: each has one more axis in
-          front, at least so long. None means one step, and no such axis.
+          The new state, the metrics, and of how many steps they are, as `Totals.add` takes
+          them; None means one.
         """
         ...
 
@@ -49,15 +54,12 @@ class Trainer(Protocol):
         ...
 
 
-def loops_are_fast(mesh: jax.sharding.Mesh) -> bool:
-    """Returns whether these devices compute in a loop as fast as outside of one."""
-    return mesh.devices.flat[0].platform != "cpu"
-
-
 def make_trainer(setup: Setup, feed: Feed, step: int) -> Trainer:
     """Returns what makes this run's steps, from `step` on."""
     if isinstance(feed, Held) and loops_are_fast(setup.mesh):
         return Loop(setup, feed)
+    if isinstance(feed, Held) and setup.alone is not None:
+        return InTurns(setup, setup.alone, feed)
     return StepByStep(setup, feed, range(step, setup.plan.total_steps))
 
 
@@ -79,13 +81,9 @@ class Loop:
     """One call for all steps until something is due."""
 
     def __init__(self, setup: Setup, feed: Held):
-        plan = setup.plan
         self._feed, self._key = feed, setup.make_key()
         self._columns = feed.split("train").columns
-        every = plan.log_every, plan.checkpoint_every, plan.evaluate_every
-        epoch = len(setup.splits.train), setup.config.batch_size
-        self._until = functools.partial(next_stop, every=every, epoch=epoch, total=plan.total_steps)
-        self._length = min(*every, -(-epoch[0] // epoch[1]), plan.total_steps)
+        self._until, self._length = stretches(setup)
         rows = meshes.batch_sharding(setup.mesh)
         self._loop = make_loop(
             setup.train_step,
@@ -105,6 +103,46 @@ class Loop:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+class InTurns:
+    """A call for each step of each replica; the state is taken apart for a few steps at a time."""
+
+    def __init__(self, setup: Setup, alone: Setup, feed: Held):
+        self._feed, self._columns = feed, feed.split("train").columns
+        self._until, _ = stretches(setup)
+        self._step, self._keys = alone.train_step, [alone.make_key(seed) for seed in setup.seeds]
+        everywhere, rows = meshes.replicated(setup.mesh), meshes.batch_sharding(setup.mesh)
+        one = jax.tree.map(lambda s: s.sharding, alone.state_like)
+        self._split, self._join = splitter(one, len(setup.seeds)), joiner(one)
+        self._join_metrics = joiner(everywhere)
+
+        def gather_each(columns: Columns, *places: Any) -> list[Batch]:
+            return [gather(columns, *replica(places, i)) for i in range(len(setup.seeds))]
+
+        self._gather = jax.jit(gather_each, out_shardings=rows)
+
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, list[Metrics], int]:
+        stop = min(self._until(step), step + TOGETHER)
+        parts, metrics = self._split(state), []
+        for each in range(step, stop):
+            batches = self._gather(self._columns, *self._feed.at(each))
+            made = map(self._step, parts, batches, self._keys)
+            parts, own = zip(*made, strict=True)
+            metrics.append(self._join_metrics(*own))
+        return self._join(*parts), metrics, stop - step
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def stretches(setup: Setup) -> tuple[Callable[[int], int], int]:
+    """Returns a step -> where its stretch ends, and how long the longest can be."""
+    plan = setup.plan
+    every = plan.log_every, plan.checkpoint_every, plan.evaluate_every
+    epoch = len(setup.splits.train), setup.config.batch_size
+    until = functools.partial(next_stop, every=every, epoch=epoch, total=plan.total_steps)
+    return until, min(*every, -(-epoch[0] // epoch[1]), plan.total_steps)
 
 
 def next_stop(step: int, *, every: Iterable[int], epoch: tuple[int, int], total: int) -> int:

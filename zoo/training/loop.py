@@ -210,7 +210,7 @@ class Run:
                 if first:  # the one that compiles
                     jax.block_until_ready(metrics)
                     seconds = self._stopwatch.restart()
-                    what = "first step" if count is None else f"first {count} steps"
+                    what = "first step" if len(made) == 1 else f"first {len(made)} steps"
                     self._reporter.say(f"{what}, with compilation: {seconds:.1f} s")
                     first = False
                 self._reporter.advance(step)

@@ -22,7 +22,7 @@ import numpy as np
 
 from zoo.tasks.task import Best, Sums
 from zoo.training import mesh as meshes
-from zoo.training.epochs import loops_are_fast
+from zoo.training.mesh import loops_are_fast
 from zoo.training.setup import Setup
 
 
@@ -44,8 +44,9 @@ def replicate(setup: Setup) -> Setup:
 
     return dataclasses.replace(
         setup,
-        init=lambda: _joiner(one)(*map(setup.init, setup.seeds)),
-        make_key=lambda: _joiner(everywhere)(*map(setup.make_key, setup.seeds)),
+        alone=setup,
+        init=lambda: joiner(one)(*map(setup.init, setup.seeds)),
+        make_key=lambda: joiner(everywhere)(*map(setup.make_key, setup.seeds)),
         train_step=each(
             setup.train_step,
             given=((one, 0), (rows, 0), (everywhere, 0)),
@@ -94,8 +95,8 @@ def for_each(
         return jax.jit(
             jax.vmap(function, axes), out_shardings=_stacked(out), donate_argnums=donated
         )
-    splits = [None if axis is None else _splitter(sharding, count) for sharding, axis in given]
-    join = _joiner(out)
+    splits = [None if axis is None else splitter(sharding, count) for sharding, axis in given]
+    join = joiner(out)
 
     def one_by_one(*arguments: Any) -> Any:
         parts = [
@@ -107,7 +108,7 @@ def for_each(
     return one_by_one
 
 
-def _splitter(sharding: Any, count: int) -> Callable[[Any], list[Any]]:
+def splitter(sharding: Any, count: int) -> Callable[[Any], list[Any]]:
     """Returns what makes replicas, each of this sharding, of a tree of arrays [count, …]."""
 
     def split(tree: Any) -> list[Any]:
@@ -116,7 +117,7 @@ def _splitter(sharding: Any, count: int) -> Callable[[Any], list[Any]]:
     return jax.jit(split, out_shardings=[sharding] * count)
 
 
-def _joiner(sharding: Any) -> Callable[..., Any]:
+def joiner(sharding: Any) -> Callable[..., Any]:
     """Returns what makes of replicas, each of this sharding, one tree of arrays [count, …]."""
 
     def join(*trees: Any) -> Any:

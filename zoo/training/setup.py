@@ -61,6 +61,7 @@ class Setup:
     eval_step: Callable[[Any, Batch], Metrics]
     statistics_step: Callable[[Any, Batch, jax.Array], Any]
     make_loss: Callable[[Classifier], Callable[..., Any]]  # of a model; see `step.make_loss`
+    alone: "Setup | None" = None  # of one replica, where this is of several
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Returns what a person wants to know of the run before it starts."""

@@ -32,15 +32,17 @@ class Totals:
 
         Args:
           metrics: of the batch.
-          steps: the metrics are of so many batches, one after the other along a further axis
-            in front, which may be longer.
+          steps: the metrics are of so many batches, one after the other: a list, or arrays
+            with a further axis in front, which may be longer.
         """
         self._pending.append((metrics, steps))
 
     def sums(self) -> Sums:
         """Returns the totals so far, having waited for the devices."""
         for metrics, steps in jax.device_get(self._pending):
-            rows = [metrics] if steps is None else [_row(metrics, i) for i in range(steps)]
+            rows = metrics if isinstance(metrics, list) else [metrics]
+            if steps is not None and not isinstance(metrics, list):
+                rows = [_row(metrics, i) for i in range(steps)]
             self._sums = functools.reduce(add, rows, self._sums)
         self._pending.clear()
         return self._sums
