@@ -23,12 +23,8 @@ augmented ahead by threads, by whole-array operations of NumPy.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-import datetime
-import json
 import os
 from pathlib import Path
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -45,6 +41,7 @@ from ml_collections import config_flags
 import numpy as np
 import optax
 
+from benchmarks.record import surroundings, write
 from configs import default
 import zoo
 from zoo.data.loader import Order, map_ahead
@@ -52,11 +49,10 @@ from zoo.data.source import Source, open_splits
 from zoo.errors import ConfigError, ZooError
 from zoo.registry import find_model
 from zoo.training.config import Config, flatten, make_preprocessing, to_steps
-from zoo.training.report import versions
 from zoo.training.schedules import make_schedule
 from zoo.weights.preprocessing import Preprocessing
 
-RESULTS = Path(__file__).parent / "results"
+PROGRAM = "benchmarks.keras_training"
 TOLERANCE = 1e-5  # of logits and running averages, relative, in float32
 
 # Of the random weights that are compared: they let differences of images pass through.
@@ -527,26 +523,6 @@ def count_parameters(config: Config, network: keras.Model, image_shape: Sequence
     return count
 
 
-def surroundings() -> dict[str, Any]:
-    """Returns when, where and with what a result was made."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=RESULTS.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    return {
-        "command": shlex.join(["python", "-m", "benchmarks.keras_training", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "niceness": os.nice(0),
-        "versions": {"keras": keras.__version__} | versions(),
-    }
-
-
 def main(argv: Sequence[str]) -> None:
     """Trains or checks, prints one line and, having trained, writes the result."""
     if len(argv) > 1:
@@ -560,14 +536,10 @@ def main(argv: Sequence[str]) -> None:
             apart = compare(config, (size, size, config.data.channels or 1))
             print(f"{recipe}: the same network; largest differences {apart}")
             return
-        result = {"recipe": recipe} | surroundings() | train(config)
+        result = {"recipe": recipe} | surroundings(PROGRAM, keras=keras.__version__) | train(config)
     except ZooError as error:
         sys.exit(f"keras_training: {error}")
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"keras_training_{recipe}.json"
-    # One line for each key: lists of numbers stay in it.
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
-    file.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
+    file = write(f"keras_training_{recipe}", result)
     print(
         f"{recipe} in Keras {keras.__version__}: {result['parameters']:,} parameters, test "
         f"{result['test_top1']:.2%} after epoch {result['best_epoch']} of {result['epochs']} "

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.seed = 0  # keys initial weights, the order of examples and all augmentation
+    config.seeds = 1  # train so many at once, from `seed` on, and report mean and deviation
     config.batch_size = 128  # global: over all devices of all hosts
     config.accumulate = 1  # parts of a batch, one after the other, where memory is short
     config.train_for = "10 epochs"  # the whole run; the schedule ends with it
@@ -50,6 +51,7 @@ def get_config() -> ConfigDict:
     config.data.std = placeholder(tuple)  # divided by, one or one per channel; None: (0.5,)
     config.data.channel_order = placeholder(str)  # "RGB" (None), or "BGR" as Caffe
     config.data.cache = False  # keep the fitted images in memory
+    config.data.resident = placeholder(bool)  # on the devices; None: if cached and small
     config.data.max_bad_examples = 0  # undecodable images to pass over before giving up
     config.data.threads = 2  # that load batches, per host
     config.data.prefetch = 2  # batches to load ahead

@@ -162,9 +162,9 @@ def assert_close(workdir: Path, simulated: Path) -> None:
         assert a == pytest.approx(b, rel=1e-5)
 
 
-@pytest.mark.parametrize("flag", ["--config.parallel.fsdp=2", "--config.parallel.mode=pmap"])
+@pytest.mark.parametrize("flag", ["parallel.fsdp=2", "parallel.mode=pmap", "data.resident=True"])
 def test_each_mode_trains_over_processes(undisturbed, tmp_path, flag):
-    running = train_together(tmp_path, flags=dict.fromkeys(range(2), [flag]))
+    running = train_together(tmp_path, flags={i: [f"--config.{flag}"] for i in range(2)})
     assert_close(running.workdir, undisturbed / "run")
     assert (running.workdir / "weights" / "model.safetensors").exists()
 

@@ -42,6 +42,7 @@ HARMLESS = (
     "check_gradients",
     "data.data_dir",
     "data.cache",
+    "data.resident",
     "data.max_bad_examples",
     "data.threads",
     "data.prefetch",
@@ -189,6 +190,7 @@ _FRACTION = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 
 VALUES: dict[str, Check] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 2**32 - 1"),
+    "seeds": _POSITIVE,
     "batch_size": _POSITIVE,
     "accumulate": _POSITIVE,
     "max_skipped": _NOT_NEGATIVE,

@@ -68,7 +68,7 @@ def step_cost(setup: Setup) -> dict[str, str]:
     twice or in other ways; `zoo.describe` has the network's own.
     """
     state = setup.state_like
-    rows = meshes.batch_sharding(setup.parallel.mesh)
+    rows = meshes.batch_sharding(setup.mesh)
     train, size = setup.examples["train"], setup.config.batch_size
 
     def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:

@@ -5,6 +5,12 @@ The order within a step is law, and resuming rests on it: (1) update, (2) log if
 checkpoint before it, so a run stopped anywhere takes up at a save and does again exactly
 what came after it.
 
+Where the devices hold the data and steps run in a loop on them, (1) is all steps until
+something of (2) to (4) is due or the epoch ends; a signal is seen there.
+
+With several seeds the state is that of all replicas; what is compared with the best is the
+mean over them.
+
 Whichever way a run ends, the best weights so far are in `weights/`: they are written
 whenever an evaluation is the best.
 """
@@ -20,8 +26,8 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
-from zoo.data.loader import Order, eval_batches, train_batches
 from zoo.data.source import Splits
 from zoo.errors import ConfigError, Interrupted, NonFiniteError, TemporaryError
 from zoo.tasks.task import Sums, intervals
@@ -31,13 +37,16 @@ from zoo.training.averages import mean_tree
 from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.dry_run import dry_run
+from zoo.training.epochs import make_trainer
+from zoo.training.feeds import make_feed
 from zoo.training.gradients import check_gradients
 from zoo.training.hosts import simulate_devices
 from zoo.training.progress import Progress, Stopwatch
+from zoo.training.replicas import leader, mean_and_deviation, replica, replicas_of, replicate
 from zoo.training.report import Reporter, print_results, say, warn, words, write_json
 from zoo.training.setup import Setup, build, open_data
 from zoo.training.signals import StopRequest, watch_signals
-from zoo.training.state import TrainState, weight_sets
+from zoo.training.state import TrainState, steps_of, weight_sets
 from zoo.training.totals import Totals
 from zoo.training.watchdog import Watchdog, watch_progress
 from zoo.weights.preprocessing import Preprocessing
@@ -87,6 +96,7 @@ def _fit(
     if config.check_gradients:
         return check_gradients(setup)
     check_agreement(setup, workdir)
+    setup = replicate(setup)
     results = finished_results(setup, workdir)
     if results is not None:
         say(f"{workdir} is finished, {results['step']} steps; nothing to do.")
@@ -155,6 +165,9 @@ class Run:
         )
         self._reporter = Reporter(workdir, setup.plan.total_steps)
         self._stopwatch = Stopwatch()
+        self._feed = make_feed(setup)
+        self._asked = 0
+        self._leader = 0  # which replica did best
 
     def _make_progress(self, record: dict[str, Any] | None) -> Progress:
         return Progress(self._setup.best, self._setup.config.best.min_delta, record)
@@ -172,9 +185,9 @@ class Run:
             state = self._setup.init()
         else:
             state, record = restored
-            self._check_same_run(int(state.step), record)
+            self._check_same_run(steps_of(state), record)
             self._progress = self._make_progress(record["progress"])
-        self._reporter.open(int(state.step))
+        self._reporter.open(steps_of(state))
         self._reporter.header(self._origin, self._setup.describe())
         write_json(self._workdir / "config.json", plain(self._setup.config))
         return state
@@ -200,30 +213,28 @@ class Run:
 
     def train(self, state: TrainState) -> TrainState:
         """Returns the state after the last step, or where the best was too long ago."""
-        setup, plan, progress = self._setup, self._setup.plan, self._progress
-        step = int(state.step)
+        plan, feed, step = self._setup.plan, self._feed, steps_of(state)
         state = self._validate_if_missed(step, state)
         if self._should_stop(step):
             return state
-        key = setup.make_key()
-        order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
-        steps = range(step, plan.total_steps)
+        first = True
         self._reporter.start_bar(step)
         self._watchdog.note("training", step)
         self._stopwatch.restart()
-        with contextlib.closing(
-            train_batches(setup.examples["train"], order, steps, **self._loading())
-        ) as batches:
-            for batch in batches:
-                state, metrics = setup.train_step(state, batch, key)
-                progress.trained_on(order.at(step)[0], metrics)
-                step += 1
+        with contextlib.closing(make_trainer(self._setup, feed, step)) as trainer:
+            while step < plan.total_steps:
+                state, metrics, count = trainer.advance(state, step)
+                made = range(step, step + (count or 1))
+                self._progress.trained_on([feed.at(s)[0] for s in made], metrics, count)
+                step = made.stop
                 self._watchdog.note("training", step, metrics)
-                self._stopwatch.step()
-                if step == steps.start + 1:  # the one that compiles
+                self._stopwatch.step(len(made))
+                if first:  # the one that compiles
                     jax.block_until_ready(metrics)
                     seconds = self._stopwatch.restart()
-                    self._reporter.say(f"first step, with its compilation: {seconds:.1f} s")
+                    what = "first step" if len(made) == 1 else f"first {len(made)} steps"
+                    self._reporter.say(f"{what}, with compilation: {seconds:.1f} s")
+                    first = False
                 self._reporter.advance(step)
                 state = self._after_step(step, state)
                 if self._should_stop(step):
@@ -232,7 +243,9 @@ class Run:
 
     def _after_step(self, step: int, state: TrainState) -> TrainState:
         """Logs, saves and evaluates if due."""
-        plan, signum = self._setup.plan, self._stop.at_step(step)
+        # By how often it is asked, several processes agree where to stop.
+        plan, self._asked = self._setup.plan, self._asked + 1
+        signum = self._stop.at_step(self._asked)
         evaluate = self._is_due(step, plan.evaluate_every)
         if self._is_due(step, plan.log_every):
             self._log_training(step, state)
@@ -249,17 +262,13 @@ class Run:
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self._setup.plan.total_steps
 
-    def _loading(self) -> dict[str, Any]:
-        data = self._setup.config.data
-        rows = meshes.batch_sharding(self._setup.parallel.mesh)
-        return {"sharding": rows, "threads": data.threads, "prefetch": data.prefetch}
-
     def _log_training(self, step: int, state: TrainState) -> None:
         totals = self._progress.totals
-        values = {f"train/{k}": v for k, v in self._setup.task.summary(totals.sums()).items()}
+        figures = mean_and_deviation(self._figures(totals.sums()))
+        values = {f"train/{name}": value for name, value in figures.items()}
         self._check_skips(step, state)
         self._stopwatch.pause()
-        rate = self._stopwatch.lap() * self._setup.config.batch_size
+        rate = self._stopwatch.lap() * self._setup.config.batch_size * len(self._setup.seeds)
         self._stopwatch.resume()
         totals.clear()
         values["train/learning_rate"] = self._setup.optimization.rate(state)
@@ -270,9 +279,14 @@ class Run:
         values["data/order"] = self._progress.order
         self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
 
+    def _figures(self, sums: Sums) -> list[dict[str, float]]:
+        """Returns the figures of each replica."""
+        parts = replicas_of(sums, len(self._setup.seeds))
+        return [self._setup.task.summary(part) for part in parts]
+
     def _check_skips(self, step: int, state: TrainState) -> None:
         """Ends the run if too many steps in a row were undone."""
-        skipped, budget = int(state.skips.longest), self._setup.config.max_skipped
+        skipped, budget = int(np.max(state.skips.longest)), self._setup.config.max_skipped
         if skipped > budget:
             kept = self._checkpoints.steps()
             raise NonFiniteError(
@@ -319,24 +333,37 @@ class Run:
         """Makes up for the evaluation at a restored step, if it was not finished."""
         if not step or not self._is_due(step, self._setup.plan.evaluate_every):
             return state
-        names = (self._setup.best.metric, "val/loss")
-        value, loss = (self._reporter.logged(step, name) for name in names)
-        if loss is None:
+        value = self._reporter.logged(step, self._setup.best.metric)
+        losses = [self._reporter.logged(step, name) for name in self._by_replica("val/loss")]
+        known = [loss for loss in losses if loss is not None]
+        if len(known) < len(losses):
             return self._validate(step, state)
         if value is not None:
             self._progress.validated(step, value)
-        return self._setup.observe(state, loss)
+        return self._observe(state, known)
+
+    def _by_replica(self, name: str) -> list[str]:
+        """Returns under which names a figure of each replica is logged."""
+        seeds = self._setup.seeds
+        return [name] if len(seeds) == 1 else [f"seed{seed}/{name}" for seed in seeds]
+
+    def _observe(self, state: TrainState, losses: list[float]) -> TrainState:
+        """Tells the plateau of each replica of its validation loss."""
+        return self._setup.observe(state, losses[0] if len(losses) == 1 else losses)
 
     def _validate(self, step: int, state: TrainState) -> TrainState:
         if "val" not in self._setup.examples:
             return state
         self._stopwatch.pause()
-        values = {}
+        each: list[dict[str, float]] = [{} for _ in self._setup.seeds]
         for ending, variables in weight_sets(state).items():
-            figures = self._setup.task.summary(self._evaluate("val", variables, step))
-            values |= {f"val{ending}/{name}": value for name, value in figures.items()}
+            figures = self._figures(self._evaluate("val", variables, step))
+            for mine, found in zip(each, figures, strict=True):
+                mine |= {f"val{ending}/{name}": value for name, value in found.items()}
+        values = mean_and_deviation(each)
         metric, progress = self._setup.best.metric, self._progress
         if progress.validated(step, values.get(metric, math.nan)):
+            self._leader = leader([mine.get(metric, math.nan) for mine in each], self._setup.best)
             self._export(state)
         text = f"val    {_by_set(values)}"
         if progress.best_step is not None:
@@ -344,15 +371,18 @@ class Run:
             best = f"{group} {words({metric: progress.best_value})}".strip()
             text += f"  (best {best} at {progress.best_step})"
         epoch = step / self._setup.plan.steps_per_epoch
+        for name in dict.fromkeys((metric, "val/loss")) if len(each) > 1 else ():
+            own = zip(self._by_replica(name), each, strict=True)
+            values |= {key: mine[name] for key, mine in own if name in mine}
         self._reporter.log(step, epoch, values, text)
         self._stopwatch.resume()
-        return self._setup.observe(state, values["val/loss"])
+        return self._observe(state, [mine["val/loss"] for mine in each])
 
     def _evaluate(self, name: str, variables: Any, step: int) -> Sums:
         """Returns the exact sums over one split: every example once."""
-        examples, totals = self._setup.examples[name], Totals()
+        totals = Totals()
         self._watchdog.note(f"evaluating {name}", step)
-        for batch in eval_batches(examples, self._setup.config.batch_size, **self._loading()):
+        for batch in self._feed.evaluate(name):
             metrics = self._setup.eval_step(variables, batch)
             totals.add(metrics)
             self._watchdog.note(f"evaluating {name}", step, metrics)
@@ -362,8 +392,8 @@ class Run:
 
     def finish(self, state: TrainState) -> dict[str, Any]:
         """Evaluates the best weights on all splits held out and writes the results."""
-        step, best_step = int(state.step), self._progress.best_step
-        skipped = int(state.skips.total)  # of the whole run, not up to its best step
+        step, best_step = steps_of(state), self._progress.best_step
+        skipped = int(np.sum(state.skips.total))  # of the whole run, not up to its best step
         self._watchdog.note("saving", step)
         self._checkpoints.wait()
         if best_step not in (None, step):
@@ -386,18 +416,17 @@ class Run:
             "metrics": {},
             "config": plain(self._setup.config),
         }
-        for name in ("val", "test"):
-            if name not in self._setup.examples:
-                continue
-            for ending, variables in weight_sets(state).items():
-                sums = self._evaluate(name, variables, step)
-                figures = self._setup.task.summary(sums)
-                _, count = sums["loss"]
-                results["metrics"][f"{name}{ending}"] = {
-                    **figures,
-                    "examples": int(count),
-                    **{f"{key}_interval": value for key, value in intervals(sums).items()},
-                }
+        each = self._final_metrics(state, step)
+        results["metrics"] = {
+            group: _mean_of([metrics[group] for metrics in each]) for group in each[0]
+        }
+        group, _, name = self._setup.best.metric.partition("/")
+        if group in each[0]:
+            self._leader = leader([metrics[group][name] for metrics in each], self._setup.best)
+        if len(each) > 1:
+            seeds = self._setup.seeds
+            results["best_seed"] = seeds[self._leader]
+            results["seeds"] = {str(s): m for s, m in zip(seeds, each, strict=True)}
         self._watchdog.note("writing results", step)
         self._export(state)
         bad = {name: len(e.bad) for name, e in self._setup.examples.items() if e.bad}
@@ -406,29 +435,64 @@ class Run:
         self._reporter.finish(results)
         return results
 
+    def _final_metrics(self, state: TrainState, step: int) -> list[dict[str, dict[str, Any]]]:
+        """Returns for each replica the figures of all splits held out and sets of weights."""
+        each: list[dict[str, dict[str, Any]]] = [{} for _ in self._setup.seeds]
+        for name in ("val", "test"):
+            if name not in self._setup.examples:
+                continue
+            for ending, variables in weight_sets(state).items():
+                sums = self._evaluate(name, variables, step)
+                for metrics, own in zip(each, replicas_of(sums, len(each)), strict=True):
+                    _, count = own["loss"]
+                    metrics[f"{name}{ending}"] = {
+                        **self._setup.task.summary(own),
+                        "examples": int(count),
+                        **{f"{key}_interval": value for key, value in intervals(own).items()},
+                    }
+        return each
+
     def _with_statistics_of_the_mean(self, state: TrainState) -> TrainState:
         """Measures BatchNorm's statistics for the plain mean of weights, over one epoch."""
         sets = weight_sets(state)
         if "_swa" not in sets or not state.batch_stats:
             return state
         setup, key, mean = self._setup, self._setup.make_key(), None
-        order = Order(len(setup.splits.train), setup.config.batch_size, setup.config.seed)
         steps = range(math.ceil(setup.plan.steps_per_epoch))
-        batches = train_batches(setup.examples["train"], order, steps, **self._loading())
-        for count, batch in enumerate(batches):
+        for count, batch in enumerate(self._feed.train(steps)):
             mean = mean_tree(mean, setup.statistics_step(sets["_swa"], batch, key), count)
-            self._watchdog.note("measuring BatchNorm's averages", int(state.step), mean)
+            self._watchdog.note("measuring BatchNorm's averages", steps_of(state), mean)
             if self._stop.pending:
-                self._interrupt(self._stop.pending, int(state.step))
+                self._interrupt(self._stop.pending, steps_of(state))
         return dataclasses.replace(state, swa={**state.swa, "batch_stats": mean})
 
     def _export(self, state: TrainState) -> None:
-        """Writes the weights as `zoo.load` takes them, with their preprocessing and classes."""
+        """Writes the weights as `zoo.load` takes them, with their preprocessing and classes.
+
+        Of several replicas `weights` are those of the best, and all are in `seeds`.
+        """
         sets = self._setup.parallel.gather(weight_sets(state))
-        if jax.process_index() == 0:
-            for ending, variables in sets.items():
-                folder = self._workdir / f"weights{ending}"
-                self._write_weights(folder, variables, self._setup.preprocessing)
+        if jax.process_index() != 0:
+            return
+        seeds, prepared = self._setup.seeds, self._setup.preprocessing
+        for ending, variables in sets.items():
+            name = f"weights{ending}"
+            if len(seeds) == 1:
+                self._write_weights(self._workdir / name, variables, prepared)
+                continue
+            for i, seed in enumerate(seeds):
+                own = replica(variables, i)
+                self._write_weights(self._workdir / "seeds" / str(seed) / name, own, prepared)
+                if i == self._leader:
+                    self._write_weights(self._workdir / name, own, prepared)
+
+
+def _mean_of(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the figures of one replica; of several, their means and deviations."""
+    if len(each) == 1:
+        return each[0]
+    numbers = [{k: v for k, v in one.items() if isinstance(v, float)} for one in each]
+    return {**mean_and_deviation(numbers), "examples": each[0]["examples"]}
 
 
 def _by_set(values: dict[str, float]) -> str:

@@ -28,3 +28,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def loops_are_fast(mesh: Mesh) -> bool:
+    """Returns whether these devices compute in a loop as fast as outside of one.
+
+    CPUs do not: XLA computes most convolutions within a loop one element at a time there.
+    """
+    return mesh.devices.flat[0].platform != "cpu"
+
+
+def stacked(sharding: NamedSharding) -> NamedSharding:
+    """Returns the sharding of arrays with one more axis in front, which is not divided."""
+    return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))

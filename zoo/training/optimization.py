@@ -53,9 +53,15 @@ class Optimization:
         return dataclasses.replace(state, opt_state=self.plateau.observe(state.opt_state, loss))
 
     def rate(self, state: TrainState) -> float:
-        """Returns the learning rate that the last step was made with, or the last good one."""
-        updates = max(0, int(state.step) - int(state.skips.total) - 1)
-        return float(np.asarray(self.schedule(updates) * plateau_scale(state.opt_state)))
+        """Returns the learning rate that the last step was made with, or the last good one.
+
+        Of several replicas it is the mean.
+        """
+        updates = np.atleast_1d(np.asarray(state.step) - np.asarray(state.skips.total) - 1)
+        scales = np.broadcast_to(np.asarray(plateau_scale(state.opt_state)), updates.shape)
+        pairs = zip(updates.tolist(), scales, strict=True)
+        rates = [float(np.asarray(self.schedule(max(0, n)) * scale)) for n, scale in pairs]
+        return sum(rates) / len(rates)
 
 
 def make_optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) -> Optimization:

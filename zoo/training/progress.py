@@ -1,5 +1,6 @@
 """What a run knows besides its state, and how fast it is."""
 
+from collections.abc import Sequence
 import math
 import time
 from typing import Any
@@ -45,10 +46,19 @@ class Progress:
             "sums": self.totals.record(),
         }
 
-    def trained_on(self, indices: np.ndarray, metrics: Any) -> None:
-        """Notes one step: its examples and its metrics, still on the devices."""
-        self.order = zlib.crc32(indices.tobytes(), self.order)
-        self.totals.add(metrics)
+    def trained_on(
+        self, indices: Sequence[np.ndarray], metrics: Any, steps: int | None = None
+    ) -> None:
+        """Notes some steps: the examples of each, and metrics still on the devices.
+
+        Args:
+          indices: of each step.
+          metrics: as `Totals.add` takes them.
+          steps: likewise.
+        """
+        for each in indices:
+            self.order = zlib.crc32(each.tobytes(), self.order)
+        self.totals.add(metrics, steps)
 
     def validated(self, step: int, value: float) -> bool:
         """Notes the result of an evaluation; returns whether it is the best so far."""
@@ -70,9 +80,9 @@ class Stopwatch:
     def __init__(self):
         self._seconds, self._steps, self._since = 0.0, 0, time.perf_counter()
 
-    def step(self) -> None:
-        """Counts one step."""
-        self._steps += 1
+    def step(self, count: int = 1) -> None:
+        """Counts steps."""
+        self._steps += count
 
     def restart(self) -> float:
         """Forgets all so far and returns how many seconds that was."""

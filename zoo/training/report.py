@@ -232,7 +232,11 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     table = Table(title=f"Weights of step {step}", title_justify="left")
     figures = [f for f in next(iter(results["metrics"].values()), {}) if f in _forms([f])]
     columns = ["split", "examples", *figures]
-    interval = next((f"{f}_interval" for f in PROPORTIONS if f in figures), None)
+    intervals = [f"{f}_interval" for f in PROPORTIONS]
+    interval = next(
+        (i for i in intervals if all(i in v for v in results["metrics"].values())), None
+    )
+    interval = interval if results["metrics"] else None
     if interval is not None:
         columns.insert(columns.index(interval.removesuffix("_interval")) + 1, "95 % interval")
     for i, name in enumerate(columns):

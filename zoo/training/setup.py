@@ -13,6 +13,7 @@ import numpy as np
 from zoo.data.augment import make_augment
 from zoo.data.crop import Crop, make_crop
 from zoo.data.loader import Batch, Examples
+from zoo.data.resident import chosen, size_of
 from zoo.data.source import Source, Splits, open_splits
 from zoo.errors import ConfigError, WeightsError
 from zoo.layers import Classifier
@@ -43,6 +44,8 @@ class Setup:
     plan: Plan
     splits: Splits
     examples: dict[str, Examples]  # "train", "val", "test": those there are
+    resident: bool  # whether the devices hold the data
+    seeds: tuple[int, ...]  # of all replicas; see `zoo.training.replicas`
     model: Classifier
     task: Task
     best: Best  # by what evaluations are compared, such as "val/top1"
@@ -52,13 +55,20 @@ class Setup:
     parallel: Parallel
     state_like: TrainState  # shapes, types and shardings
     # Jitted, with their shardings; those that return a state donate the one they are given.
-    init: Callable[[], TrainState]
-    make_key: Callable[[], jax.Array]
+    # By default these two are of `config.seed`.
+    init: Callable[..., TrainState]
+    make_key: Callable[..., jax.Array]
     train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-    observe: Callable[[TrainState, float], TrainState]  # tells the plateau of a loss
+    observe: Callable[[TrainState, Any], TrainState]  # tells the plateau of a loss
     eval_step: Callable[[Any, Batch], Metrics]
     statistics_step: Callable[[Any, Batch, jax.Array], Any]
     make_loss: Callable[[Classifier], Callable[..., Any]]  # of a model; see `step.make_loss`
+    alone: "Setup | None" = None  # of one replica, where this is of several
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """All devices."""
+        return self.parallel.mesh
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Returns what a person wants to know of the run before it starts."""
@@ -73,6 +83,7 @@ class Setup:
         sizes = {name: f"{len(examples):,}" for name, examples in self.examples.items()}
         kind = "targets" if self.examples["train"].target_shape else "classes"
         sections["dataset"] = sizes | {kind: len(self.splits.train.class_names)}
+        sections["dataset"]["held_by"] = "devices" if self.resident else "host"
         sections["images"] = self._images()
         count = parameter_count(self.state_like.params)
         sections["parameters"] = {self.config.model.name: f"{count:,}"}
@@ -84,7 +95,7 @@ class Setup:
             sections["weights"] |= {"arrays": len(report.used), "new": listed(report.new)}
             sections["weights"]["notes"] = "; ".join(report.notes) or "none"
         sections["devices"] = {
-            "count": self.parallel.mesh.size,
+            "count": self.mesh.size,
             "kind": jax.devices()[0].device_kind,
             **describe_processes(self.config),
         }
@@ -164,6 +175,7 @@ def build(
         batch_norm=config.parallel.batch_norm,
     )
     mesh = parallel.mesh
+    seeds = _seeds(config)
     class_names = splits.train.class_names
     task = _task(config, splits.train)
     outputs = _outputs(config, task, len(class_names))
@@ -185,9 +197,9 @@ def build(
         config.average.ema_decay, config.average.ema_warmup, plan.swa_start, plan.swa_every
     )
 
-    def init(given: Any) -> TrainState:
+    def init(given: Any, seed: jax.typing.ArrayLike) -> TrainState:
         images = jnp.zeros((1, *plan.image_shape))
-        variables = given or model.init(jax.random.key(config.seed), images, train=False)
+        variables = given or model.init(jax.random.key(seed), images, train=False)
         return create_state(
             variables,
             optimization.optimizer,
@@ -209,16 +221,20 @@ def build(
         averages=averages,
         parallel=parallel,
     )
+    resident = _resident(config, plan, splits)
     everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
-    state_like = jax.eval_shape(init, given)
+    state_like = jax.eval_shape(init, given, config.seed)
     spread = parallel.spread(state_like)
     change = functools.partial(jax.jit, donate_argnums=0)  # of the state
+    start, key_of = jax.jit(init, out_shardings=spread), jit(jax.random.key)
     return Setup(
         config=config,
         plan=plan,
         splits=splits,
-        examples=_examples(config, plan, preprocessing, splits, task),
+        examples=_examples(config, plan, preprocessing, splits, task, resident=resident),
+        resident=resident,
+        seeds=seeds,
         model=model,
         task=task,
         best=_best(config, plan, task, averages, validated=splits.validation is not None),
@@ -226,8 +242,8 @@ def build(
         weights=weights,
         optimization=optimization,
         parallel=parallel,
-        init=functools.partial(jax.jit(init, out_shardings=spread), given),
-        make_key=jit(lambda: jax.random.key(config.seed)),
+        init=lambda seed=config.seed: start(given, np.uint32(seed)),
+        make_key=lambda seed=config.seed: key_of(np.uint32(seed)),
         train_step=change(
             guard(train_step),
             in_shardings=(spread, rows, everywhere),
@@ -254,6 +270,44 @@ def build(
             state_like,
             spread,
         ),
+    )
+
+
+def _seeds(config: Config) -> tuple[int, ...]:
+    """Returns the seeds of all replicas, having checked that there can be several."""
+    seeds = tuple(range(config.seed, config.seed + config.seeds))
+    if len(seeds) == 1:
+        return seeds
+    asked = f"config.seeds={len(seeds)}"
+    if seeds[-1] >= 2**32:
+        raise ConfigError(f"{asked}: config.seed={seeds[0]} leaves no room, up to 2**32 - 1")
+    if config.model.weights is not None:
+        raise ConfigError(
+            f"{asked} draws initial weights for each, but config.model.weights="
+            f"{config.model.weights!r} gives them; train the seeds one by one"
+        )
+    if jax.process_count() > 1:
+        raise ConfigError(
+            f"{asked} trains in one process, and there are {jax.process_count()}; start one, or "
+            "train the seeds one by one"
+        )
+    return seeds
+
+
+def _resident(config: Config, plan: Plan, splits: Splits) -> bool:
+    """Returns whether the devices hold the data."""
+    counts = {
+        role: len(source)
+        for role, source in zip(Splits._fields, splits, strict=True)
+        if source is not None
+    }
+    return chosen(
+        config.data.resident,
+        size_of(counts, plan.image_shape),
+        cached=config.data.cache,
+        cropped=bool(config.augment.crop),
+        alone=jax.process_count() == 1,
+        needed=config.seeds > 1,
     )
 
 
@@ -385,7 +439,13 @@ def training_crop(config: Config, preprocessing: Preprocessing) -> Crop | None:
 
 
 def _examples(
-    config: Config, plan: Plan, preprocessing: Preprocessing, splits: Splits, task: Task
+    config: Config,
+    plan: Plan,
+    preprocessing: Preprocessing,
+    splits: Splits,
+    task: Task,
+    *,
+    resident: bool,
 ) -> dict[str, Examples]:
     def check(targets: np.ndarray, name: str) -> None:
         task.check_targets(targets, plan.num_outputs, name)
@@ -400,7 +460,8 @@ def _examples(
             source,
             preprocessing.pixels,
             plan.image_shape,
-            cache=config.data.cache,
+            # What the devices hold is read once. (A crop refuses the cache.)
+            cache=config.data.cache and not (resident and crop is None),
             max_bad=config.data.max_bad_examples,
             check=check,
             crop=crop,

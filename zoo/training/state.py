@@ -6,6 +6,7 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -87,6 +88,11 @@ def create_state(
     )
 
 
+def steps_of(state: TrainState) -> int:
+    """Returns how many batches a state has seen; of several replicas, each of them."""
+    return int(np.asarray(state.step).flat[0])
+
+
 def weight_sets(state: TrainState) -> dict[str, dict[str, Any]]:
     """Returns what can be evaluated, by the ending of its name: "", "_ema" and "_swa".
 
@@ -95,7 +101,7 @@ def weight_sets(state: TrainState) -> dict[str, dict[str, Any]]:
     sets = {"": state.variables}
     if state.ema:
         sets["_ema"] = state.ema
-    if state.swa and int(state.swa["count"]):
+    if state.swa and np.all(np.asarray(state.swa["count"])):  # of all replicas
         sets["_swa"] = {name: state.swa[name] for name in ("params", "batch_stats")}
     return sets
 

@@ -1,5 +1,6 @@
 """Sums of metrics on the host, exact across batches, devices and restarts."""
 
+import functools
 from typing import Any
 
 import jax
@@ -24,16 +25,25 @@ class Totals:
             name: (np.asarray(total, np.float64), np.asarray(count, np.float64))
             for name, (total, count) in (record or {}).items()
         }
-        self._pending: list[Any] = []
+        self._pending: list[tuple[Any, int | None]] = []
 
-    def add(self, metrics: Any) -> None:
-        """Adds one batch's metrics, still on the devices."""
-        self._pending.append(metrics)
+    def add(self, metrics: Any, steps: int | None = None) -> None:
+        """Adds one batch's metrics, still on the devices.
+
+        Args:
+          metrics: of the batch.
+          steps: the metrics are of so many batches, one after the other: a list, or arrays
+            with a further axis in front, which may be longer.
+        """
+        self._pending.append((metrics, steps))
 
     def sums(self) -> Sums:
         """Returns the totals so far, having waited for the devices."""
-        for metrics in jax.device_get(self._pending):
-            self._sums = add(self._sums, metrics)
+        for metrics, steps in jax.device_get(self._pending):
+            rows = metrics if isinstance(metrics, list) else [metrics]
+            if steps is not None and not isinstance(metrics, list):
+                rows = [_row(metrics, i) for i in range(steps)]
+            self._sums = functools.reduce(add, rows, self._sums)
         self._pending.clear()
         return self._sums
 
@@ -45,3 +55,7 @@ class Totals:
         """Forgets everything."""
         self._sums = {}
         self._pending.clear()
+
+
+def _row(metrics: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], metrics)

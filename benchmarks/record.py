@@ -1,0 +1,52 @@
+"""What every result in benchmarks/results/ carries, and how it is written."""
+
+from collections.abc import Mapping
+import datetime
+import json
+import os
+from pathlib import Path
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+from zoo.training.report import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def surroundings(program: str, **packages: str) -> dict[str, Any]:
+    """Returns when, where and with what a result was made.
+
+    Args:
+      program: the module's name, benchmarks.x.
+      **packages: versions of what the program needs besides zoo's own requirements.
+    """
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    return {
+        "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "niceness": os.nice(0),
+        "versions": {**packages, **versions()},
+    }
+
+
+def write(name: str, result: Mapping[str, Any]) -> Path:
+    """Writes results/NAME.json, a line for each key, and returns its path."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    # One line for each key: lists of numbers stay in it.
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
+    file.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
+    return file
