@@ -262,7 +262,8 @@ def test_each_of_several_seeds_is_its_single_run(config, flawed, devices, tmp_pa
             assert mine == (tmp_path / f"single{seed}" / name / file).read_bytes()
             assert (mine == (tmp_path / "all" / name / file).read_bytes()) == (seed == best)
     out = capsys.readouterr().out
-    assert "seeds=3" in out and "top1_std" in out
+    for text in ("seeds=3", "mlp=1,210", "top1_std", " ± "):
+        assert text in out
 
 
 @pytest.mark.slow

@@ -259,17 +259,30 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     console.print(f"metrics      {workdir}/metrics.jsonl, {workdir}/tensorboard", soft_wrap=True)
 
 
-def words(values: Mapping[str, float | None]) -> str:
+def words(values: Mapping[str, float | None], *, with_deviations: bool = False) -> str:
     """Returns metrics as a person reads them: `loss 0.3117  top1 91.23 %`.
+
+    Args:
+      values: by name; what stands before a slash is left out.
+      with_deviations: that of NAME is there as NAME_std.
 
     Example:
       >>> words({"train/loss": 0.3117, "train/top1": 0.91234})
       'loss 0.3117  top1 91.23 %'
+      >>> words({"val/loss": 0.3117, "val/loss_std": 0.012}, with_deviations=True)
+      'loss 0.3117 ± 0.0120'
     """
     named = {key.split("/")[-1]: value for key, value in values.items()}
     if not named.get("skipped"):
         named.pop("skipped", None)
-    texts = [f"{name} {form.format(named[name])}" for name, form in _forms(named).items()]
+    deviations = {f"{name}_std": name for name in named if with_deviations}
+    forms = {name: form for name, form in _forms(named).items() if name not in deviations}
+    texts = []
+    for name, form in forms.items():
+        text = f"{name} {form.format(named[name])}"
+        if with_deviations and f"{name}_std" in named:
+            text += f" ± {form.format(named[f'{name}_std'])}"
+        texts.append(text)
     return "  ".join(texts).replace("%", " %")
 
 
