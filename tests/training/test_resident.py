@@ -262,8 +262,9 @@ def test_each_of_several_seeds_is_its_single_run(config, flawed, devices, tmp_pa
             assert mine == (tmp_path / f"single{seed}" / name / file).read_bytes()
             assert (mine == (tmp_path / "all" / name / file).read_bytes()) == (seed == best)
     out = capsys.readouterr().out
-    for text in ("seeds=3", "mlp=1,210", "top1_std", " ± "):
+    for text in ("seeds=3", "mlp=1,210", "  top1", " % ± "):
         assert text in out
+    assert "_std" not in out
 
 
 @pytest.mark.slow
