@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.seed = 0  # keys initial weights, the order of examples and all augmentation
-    config.seeds = 1  # train so many at once, from `seed` on, and report mean and deviation
+    config.seeds = 1  # trained at once, `seed` and those that follow; mean and deviation count
     config.batch_size = 128  # global: over all devices of all hosts
     config.accumulate = 1  # parts of a batch, one after the other, where memory is short
     config.train_for = "10 epochs"  # the whole run; the schedule ends with it

@@ -81,7 +81,8 @@ def assert_close_logs(found, expected):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 8])
 def test_held_data_give_the_same_bits(config, flawed, devices, tmp_path, count, capsys):
     results = {}
     for held in (True, False):
@@ -224,10 +225,10 @@ def single_runs(config, splits, seeds, tmp_path, devices=None):
 
 
 def check_seeds(config, splits, tmp_path, devices, same):
-    """Trains seeds 5, 6 and 7 singly and at once, and compares everything."""
-    seeds = (5, 6, 7)
+    """Trains seeds 5 and 6 singly and at once, and compares everything."""
+    seeds = (5, 6)
     singles = single_runs(config, splits, seeds, tmp_path, devices)
-    config.seeds = 3
+    config.seeds = 2
     results = fit(config, tmp_path / "all", splits=splits, devices=devices)
     state, _ = state_of_seeds(config, splits, tmp_path / "all")
     for i, (_, single, _) in enumerate(singles):
@@ -249,7 +250,7 @@ def test_each_of_several_seeds_is_its_single_run(config, flawed, devices, tmp_pa
         single = json.loads((tmp_path / f"single{seed}" / "results.json").read_text())
         assert json.loads(json.dumps(own)) == single["metrics"]
     tops = [own["test"]["top1"] for own in results["seeds"].values()]
-    assert len(set(tops)) > 1
+    assert tops[0] != tops[1]
     assert results["metrics"]["test"]["top1"] == pytest.approx(np.mean(tops))
     assert results["metrics"]["test"]["top1_std"] == pytest.approx(np.std(tops, ddof=1))
     # weights/ are the best replica's by validation, and seeds/ has all.
@@ -257,12 +258,14 @@ def test_each_of_several_seeds_is_its_single_run(config, flawed, devices, tmp_pa
     assert results["best_seed"] == int(best)
     for name in ("weights", "weights_ema"):
         file = next(p.name for p in (tmp_path / "all" / name).iterdir() if "safe" in p.name)
-        for seed in ("5", "6", "7"):
+        for seed in ("5", "6"):
             mine = (tmp_path / "all" / "seeds" / seed / name / file).read_bytes()
             assert mine == (tmp_path / f"single{seed}" / name / file).read_bytes()
             assert (mine == (tmp_path / "all" / name / file).read_bytes()) == (seed == best)
     out = capsys.readouterr().out
-    assert "seeds=3" in out and "top1_std" in out
+    for text in ("seeds=2", "mlp=1,210", "  top1", " % ± "):
+        assert text in out
+    assert "_std" not in out
 
 
 @pytest.mark.slow

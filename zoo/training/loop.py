@@ -272,7 +272,7 @@ class Run:
         self._stopwatch.resume()
         totals.clear()
         values["train/learning_rate"] = self._setup.optimization.rate(state)
-        text = words(values)
+        text = words(values, with_deviations=len(self._setup.seeds) > 1)
         if math.isfinite(rate):
             values["perf/images_per_sec"] = rate
             text += f"  {rate:,.0f} images/s"
@@ -365,7 +365,7 @@ class Run:
         if progress.validated(step, values.get(metric, math.nan)):
             self._leader = leader([mine.get(metric, math.nan) for mine in each], self._setup.best)
             self._export(state)
-        text = f"val    {_by_set(values)}"
+        text = f"val    {_by_set(values, with_deviations=len(each) > 1)}"
         if progress.best_step is not None:
             group = metric.partition("/")[0].removeprefix("val").removeprefix("_")
             best = f"{group} {words({metric: progress.best_value})}".strip()
@@ -495,10 +495,11 @@ def _mean_of(each: list[dict[str, Any]]) -> dict[str, Any]:
     return {**mean_and_deviation(numbers), "examples": each[0]["examples"]}
 
 
-def _by_set(values: dict[str, float]) -> str:
+def _by_set(values: dict[str, float], *, with_deviations: bool = False) -> str:
     """Returns figures in words, those of averaged weights behind the name of their average."""
     texts = []
     for group in dict.fromkeys(key.partition("/")[0] for key in values):
         own = {key: value for key, value in values.items() if key.startswith(f"{group}/")}
-        texts.append(f"{group.removeprefix('val').removeprefix('_')} {words(own)}".strip())
+        text = words(own, with_deviations=with_deviations)
+        texts.append(f"{group.removeprefix('val').removeprefix('_')} {text}".strip())
     return "  ".join(texts)

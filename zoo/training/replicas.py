@@ -36,11 +36,12 @@ def replicate(setup: Setup) -> Setup:
     weights = one.variables  # also those of averages
     each = functools.partial(for_each, count=count, at_once=loops_are_fast(setup.mesh))
 
+    tell = each(setup.observe, given=((one, 0), (everywhere, 0)), out=one, donate=True)
+
     def observe(state: Any, losses: Sequence[float]) -> Any:
         if setup.optimization.plateau is None:
             return state
-        step = each(setup.observe, given=((one, 0), (everywhere, 0)), out=one, donate=True)
-        return step(state, np.asarray(losses, np.float32))
+        return tell(state, np.asarray(losses, np.float32))
 
     return dataclasses.replace(
         setup,

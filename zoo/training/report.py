@@ -231,18 +231,20 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     step = results["best_step"] or results["step"]
     table = Table(title=f"Weights of step {step}", title_justify="left")
     figures = [f for f in next(iter(results["metrics"].values()), {}) if f in _forms([f])]
+    deviations = {f: f"{f}_std" for f in figures if "seeds" in results}
+    figures = [f for f in figures if f not in deviations.values()]
     columns = ["split", "examples", *figures]
     intervals = [f"{f}_interval" for f in PROPORTIONS]
-    interval = next(
-        (i for i in intervals if all(i in v for v in results["metrics"].values())), None
-    )
-    interval = interval if results["metrics"] else None
+    groups = list(results["metrics"].values())
+    interval = next((i for i in intervals if groups and i in groups[0]), None)
     if interval is not None:
         columns.insert(columns.index(interval.removesuffix("_interval")) + 1, "95 % interval")
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for group, values in results["metrics"].items():
         shown = {name: _forms([name])[name].format(values[name]) for name in figures}
+        for name in figures if deviations else ():
+            shown[name] += f" ± {_forms([name])[name].format(values[deviations[name]])}"
         shown |= {
             "split": group.replace("val", "validation"),
             "examples": f"{values['examples']:,}",
@@ -259,17 +261,31 @@ def print_results(results: dict[str, Any], workdir: Path) -> None:
     console.print(f"metrics      {workdir}/metrics.jsonl, {workdir}/tensorboard", soft_wrap=True)
 
 
-def words(values: Mapping[str, float | None]) -> str:
+def words(values: Mapping[str, float | None], *, with_deviations: bool = False) -> str:
     """Returns metrics as a person reads them: `loss 0.3117  top1 91.23 %`.
+
+    Args:
+      values: by name; what stands before a slash is left out.
+      with_deviations: that of NAME is there as NAME_std.
 
     Example:
       >>> words({"train/loss": 0.3117, "train/top1": 0.91234})
       'loss 0.3117  top1 91.23 %'
+      >>> words({"val/loss": 0.3117, "val/loss_std": 0.012}, with_deviations=True)
+      'loss 0.3117 ± 0.0120'
     """
     named = {key.split("/")[-1]: value for key, value in values.items()}
     if not named.get("skipped"):
         named.pop("skipped", None)
-    texts = [f"{name} {form.format(named[name])}" for name, form in _forms(named).items()]
+        named.pop("skipped_std", None)
+    deviations = {f"{name}_std": name for name in named if with_deviations}
+    forms = {name: form for name, form in _forms(named).items() if name not in deviations}
+    texts = []
+    for name, form in forms.items():
+        text = f"{name} {form.format(named[name])}"
+        if with_deviations and f"{name}_std" in named:
+            text += f" ± {form.format(named[f'{name}_std'])}"
+        texts.append(text)
     return "  ".join(texts).replace("%", " %")
 
 

@@ -85,7 +85,7 @@ class Setup:
         sections["dataset"] = sizes | {kind: len(self.splits.train.class_names)}
         sections["dataset"]["held_by"] = "devices" if self.resident else "host"
         sections["images"] = self._images()
-        count = parameter_count(self.state_like.params)
+        count = parameter_count((self.alone or self).state_like.params)
         sections["parameters"] = {self.config.model.name: f"{count:,}"}
         if self.optimization.frozen.params is not None:
             sections["parameters"] |= self._frozen()
