@@ -328,3 +328,15 @@ def test_what_cannot_work_is_refused(config, splits, tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         fit(config, tmp_path / "run", splits=splits)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["pmap", "jax.pmap"])
+def test_replicas_in_one_program_are_the_same_in_each_mode(
+    config, flawed, devices, tmp_path, in_loops, mode
+):
+    config.seeds = 2
+    for chosen in ("jit", mode):
+        config.parallel.mode = chosen
+        fit(config, tmp_path / chosen, splits=flawed, devices=devices[:4])
+    assert_close_logs(log_of(tmp_path / mode), log_of(tmp_path / "jit"))
