@@ -8,6 +8,7 @@ import tempfile
 if "PYTEST_XDIST_WORKER" not in os.environ:
     SCRATCH = tempfile.TemporaryDirectory(prefix="zoo_tests_")
     os.environ["ZOO_TESTS"] = SCRATCH.name
+    os.environ["ZOO_TESTS_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "")  # for `-m device`
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['ZOO_TESTS']}/compiled"
