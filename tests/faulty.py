@@ -9,18 +9,19 @@ import time
 
 import train
 from zoo.data.tfds import TfdsSource
-from zoo.training import agreement, loop
+from zoo.training import agreement
+from zoo.training.feeds import Streamed
 from zoo.training.progress import Progress
 
 
 def sleep(steps: str) -> None:
     trained_on, left = Progress.trained_on, [int(steps)]
 
-    def hang(self, indices, metrics):
+    def hang(self, *args):
         left[0] -= 1
         if not left[0]:
             time.sleep(3600)
-        trained_on(self, indices, metrics)
+        trained_on(self, *args)
 
     Progress.trained_on = hang
 
@@ -41,21 +42,21 @@ def code(_: str) -> None:
 
 
 def broken(_: str) -> None:
-    def fail(self, indices, metrics):
+    def fail(self, *args):
         raise AssertionError("nobody thought of this")
 
     Progress.trained_on = fail
 
 
 def evaluates(_: str) -> None:
-    eval_batches = loop.eval_batches
+    evaluate = Streamed.evaluate
 
-    def read_slowly(*args, **kwargs):
-        for batch in eval_batches(*args, **kwargs):
+    def read_slowly(self, name):
+        for batch in evaluate(self, name):
             time.sleep(2)
             yield batch
 
-    loop.eval_batches = read_slowly
+    Streamed.evaluate = read_slowly
 
 
 FAULTS = {f.__name__: f for f in (sleep, data, code, broken, evaluates)}
