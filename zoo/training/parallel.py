@@ -61,6 +61,11 @@ class Parallel:
         return tuple(self.mesh.axis_names)
 
     @property
+    def _state_devices(self) -> int:
+        """How many devices hold one state between them."""
+        return 1 if self.across else self.mesh.shape["group"]
+
+    @property
     def _is_pmap(self) -> bool:
         return self.mode == "jax.pmap"
 
@@ -70,7 +75,7 @@ class Parallel:
         Args:
           like: a tree of arrays or of their shapes.
         """
-        size = 1 if self.across else self.mesh.shape["group"]
+        size = self._state_devices
 
         def sharding(array: Any) -> NamedSharding:
             fit = [i for i, n in enumerate(array.shape) if n % size == 0]
@@ -84,13 +89,13 @@ class Parallel:
 
     def gather(self, tree: Any) -> Any:
         """Returns a tree whole on every device, within a jitted function or outside."""
-        if self.across or self.mesh.shape["group"] == 1:
+        if self._state_devices == 1:
             return tree
         return _place(tree, replicated(self.mesh))
 
     def scatter(self, tree: Any) -> Any:
         """Returns a tree of the state's shapes spread as the state is; for jitted functions."""
-        if self.across or self.mesh.shape["group"] == 1:
+        if self._state_devices == 1:
             return tree
         return lax.with_sharding_constraint(tree, self.spread(tree))
 
@@ -101,7 +106,12 @@ class Parallel:
           gradient: of a batch, which adds over `across`.
         """
         if not self.across:
-            return lambda params, *rest: _scattered(self, gradient(self.gather(params), *rest))
+
+            def of_whole_batch(params: Any, *rest: Any) -> tuple[Any, Any, Any]:
+                total, *others = gradient(self.gather(params), *rest)
+                return self.scatter(total), *others
+
+            return of_whole_batch
 
         def body(*args: Any) -> tuple[Any, Any, Any]:
             with self._each_device():
@@ -153,11 +163,6 @@ class Parallel:
 @functools.partial(jax.jit, static_argnums=1)
 def _place(tree: Any, sharding: NamedSharding) -> Any:
     return lax.with_sharding_constraint(tree, sharding)
-
-
-def _scattered(parallel: Parallel, results: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-    gradient, *rest = results
-    return parallel.scatter(gradient), *rest
 
 
 def _drop_rows(

@@ -120,9 +120,9 @@ class Setup:
         prints = {f"{role}_split": s.fingerprint for role, s in named if s is not None}
         names = list(self.splits.train.class_names)
         data = {"class_names": names, **prints, "preprocessing": self._images()}
-        together, parallel = self.config.batch_size, self.parallel
-        if self.state_like.batch_stats and parallel.norm_devices < parallel.mesh.size:
-            together = self.plan.batch_per_device * parallel.norm_devices
+        together = self.config.batch_size
+        if self.state_like.batch_stats:
+            together = self.plan.batch_per_device * self.parallel.norm_devices
         return data | {"examples that BatchNorm sees together": together}
 
     def _images(self) -> dict[str, Any]:
