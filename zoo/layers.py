@@ -11,6 +11,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.ops.convolution import conv2d
+
 Layer = Callable[..., nn.Module]  # a module class, or one with some of its fields bound
 Endpoints = dict[str, Any]  # arrays by name; `aux_logits` is a tuple of them
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
@@ -239,14 +241,8 @@ class Conv(nn.Module):
             # One position: a dense layer, several times faster if it is computed as one.
             x = jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
         else:
-            x = lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.strides, self.strides),
-                explicit_padding(self.padding, window),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=self.groups,
-            )
+            padding = explicit_padding(self.padding, window)
+            x = conv2d(x, kernel, strides=self.strides, padding=padding, groups=self.groups)
         return x if bias is None else x + bias
 
 
