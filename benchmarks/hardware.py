@@ -182,7 +182,8 @@ def named_accelerator(name: str) -> Accelerator:
     for key in ACCELERATORS:
         if key.lower() == name.strip().lower():
             return ACCELERATORS[key]
+    names = ", ".join(ACCELERATORS)
     raise ConfigError(
-        f"accelerator {name!r}: there are {', '.join(ACCELERATORS)}.{suggest(name, ACCELERATORS)} Add a row to "
+        f"accelerator {name!r}: there are {names}.{suggest(name, ACCELERATORS)} Add a row to "
         "benchmarks/hardware.py for another"
     )
