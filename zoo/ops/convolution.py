@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
 from zoo.ops import onednn, plain, xla_cpu
-from zoo.ops.plain import Pairs, Window
+from zoo.ops.plain import Pairs, Window, make_window
 
 def conv2d(
     x: jax.Array,
@@ -49,17 +49,11 @@ def conv2d(
       >>> conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), strides=2).shape
       (1, 1, 1, 5)
     """
-    strides = (strides, strides) if isinstance(strides, int) else strides
-    image, size = x.shape[1:3], kernel.shape[:2]
-    if isinstance(padding, str):
-        padding = tuple(lax.padtype_to_pads(image, size, strides, padding))  # pyright: ignore
-    pairs: Any = tuple((int(low), int(high)) for low, high in padding)
-    window = Window(image, size, tuple(strides), pairs, groups)
-    if x.shape[-1] != kernel.shape[2] * groups or kernel.shape[3] % groups or min(window.out) < 1:
+    if x.shape[-1] != kernel.shape[2] * groups or kernel.shape[3] % groups:
         raise ValueError(
-            f"a kernel {list(kernel.shape)} with strides {strides}, padding {pairs} and "
-            f"{groups} groups does not fit images {list(x.shape)}"
+            f"a kernel {list(kernel.shape)} in {groups} groups does not fit images {list(x.shape)}"
         )
+    window = make_window(x.shape[1:3], kernel.shape[:2], strides, padding, groups)
     return forward.bind(*_same_axes(x, kernel), window=window)
 
 

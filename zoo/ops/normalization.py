@@ -83,7 +83,8 @@ def _forward(
     means = [wide.mean(rows), jnp.square(wide).mean(rows)]
     mean, square = _mean_across(means, axis_name, groups)
     var = jnp.maximum(square - jnp.square(mean), 0)
-    y = (wide - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+    slope = lax.rsqrt(var + epsilon) * scale
+    y = wide * slope + (bias - mean * slope)
     # Scale and bias go along for their values and types; arrays of [C] cost nothing.
     return (y.astype(dtype), mean, var), (x, scale, bias, mean, var)
 
@@ -102,16 +103,17 @@ def _backward(
     rows = tuple(range(x.ndim - 1))
     wide, dy = x.astype(mean.dtype), dy.astype(mean.dtype)
     rstd = lax.rsqrt(var + epsilon)
-    centred = (wide - mean) * rstd
-    # Both in one pass. What scale and bias get is of these rows alone: whoever maps adds up.
-    dbias, dscale = dy.sum(rows), (dy * centred).sum(rows)
+    # Sums of what is there anyway: a centred copy of x would be written out on its way to both.
+    # What scale and bias get is of these rows alone: whoever maps adds up.
+    dbias = dy.sum(rows)
+    dscale = rstd * ((dy * wide).sum(rows) - mean * dbias)
     count = x.size // x.shape[-1]
     means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dy_centred_mean, dmean, dvar = _mean_across(means, axis_name, groups)
+    dy_mean, dscale_mean, dmean, dvar = _mean_across(means, axis_name, groups)
+    # dx = slope (dy - mean of dy - centred x times rstd^2 ...), sorted by dy, x and neither.
     slope = scale * rstd
-    # Of what depends on the statistics: a constant, and a multiple of the centred input.
-    dx = slope * (dy - dy_mean - centred * dy_centred_mean)
-    dx += dmean + (2 * dvar / rstd) * centred
+    of_x = 2 * dvar - slope * rstd * dscale_mean
+    dx = slope * dy + of_x * wide + (dmean - slope * dy_mean - of_x * mean)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
@@ -131,7 +133,7 @@ class BatchNorm(nn.BatchNorm):
     """`flax.linen.BatchNorm` over the last axis, by `batch_norm_train` in training.
 
     Variables and results are those of the class it takes the place of, and so are the fields,
-    of which `axis`, `use_scale`, `use_bias`, `use_fast_variance` and
+    of which `axis`, `use_bias`, `use_fast_variance` and
     `force_float32_reductions` have to be as they are there by default.
     """
 
@@ -160,7 +162,10 @@ class BatchNorm(nn.BatchNorm):
         shape = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        else:
+            scale = jnp.ones(shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         if average:
             y = (x - running_mean.value) * (lax.rsqrt(running_var.value + self.epsilon) * scale)
@@ -182,7 +187,7 @@ class BatchNorm(nn.BatchNorm):
     def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
         wrong = [
             name
-            for name in ("use_scale", "use_bias", "use_fast_variance", "force_float32_reductions")
+            for name in ("use_bias", "use_fast_variance", "force_float32_reductions")
             if not getattr(self, name)
         ]
         wrong += ["axis"] if self.axis not in (-1, x.ndim - 1) else []
@@ -192,6 +197,6 @@ class BatchNorm(nn.BatchNorm):
                 f"{n}={'an array' if n == 'mask' else repr(getattr(self, n))}" for n in wrong
             )
             raise ValueError(
-                f"BatchNorm with {values}: this one has scale and bias and normalises all rows "
+                f"BatchNorm with {values}: this one has a bias and normalises all rows "
                 "over the last axis in one pass; use flax.linen.BatchNorm for others"
             )

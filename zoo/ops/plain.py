@@ -35,6 +35,37 @@ class Window:
         return height, width
 
 
+def make_window(
+    image: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: int | tuple[int, int],
+    padding: str | Pairs,
+    groups: int = 1,
+) -> Window:
+    """Returns a window with strides for both directions and its padding in numbers.
+
+    Args:
+      image: H and W.
+      kernel: kh and kw.
+      strides: of rows and columns.
+      padding: "VALID", "SAME" (TensorFlow's), or zeros (above, below), (left, right).
+      groups: of channels.
+
+    Raises:
+      ValueError: if nothing comes out.
+    """
+    strides = (strides, strides) if isinstance(strides, int) else strides
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(image, kernel, strides, padding)  # pyright: ignore
+    (top, bottom), (left, right) = padding
+    window = Window(image, kernel, strides, ((int(top), int(bottom)), (int(left), int(right))), groups)
+    if min(window.out) < 1:
+        raise ValueError(
+            f"a window of {kernel} with padding {window.padding} does not fit images of {image}"
+        )
+    return window
+
+
 def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     """Returns the convolution [B, H', W', O]."""
     return lax.conv_general_dilated(

@@ -26,16 +26,20 @@ def _is_product(window: Window) -> bool:
     return window.kernel == (1, 1) and window.groups == 1 and not any(map(any, window.padding))
 
 
-def _pad(x: jax.Array, padding: Any, between: tuple[int, int] = (0, 0)) -> jax.Array:
+def pad(
+    x: jax.Array, padding: Any, between: tuple[int, int] = (0, 0), value: float = 0
+) -> jax.Array:
+    """Returns images with a margin, and with rows and columns between those there are."""
     rows, columns = ((*pad, inner) for pad, inner in zip(padding, between, strict=True))
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+    return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
-def _taps(window: Window) -> Iterator[tuple[int, int]]:
+def taps(window: Window) -> Iterator[tuple[int, int]]:
+    """Yields the row and column of each weight of a kernel."""
     return itertools.product(*map(range, window.kernel))
 
 
-def _shifted(x: jax.Array, row: int, column: int, window: Window) -> jax.Array:
+def shifted(x: jax.Array, row: int, column: int, window: Window) -> jax.Array:
     """Returns the pixels [B, H', W', C] of padded images that one weight is multiplied with."""
     (down, right), (height, width) = window.strides, window.out
     return lax.slice(
@@ -52,8 +56,8 @@ def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         x = x[:, :: window.strides[0], :: window.strides[1]]
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     if _is_depthwise(window, kernel.shape):
-        x = _pad(x, window.padding)
-        return sum(_shifted(x, i, j, window) * kernel[i, j, 0] for i, j in _taps(window))
+        x = pad(x, window.padding)
+        return sum(shifted(x, i, j, window) * kernel[i, j, 0] for i, j in taps(window))
     return plain.forward(x, kernel, window=window)
 
 
@@ -63,11 +67,11 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
     if _is_product(window):
         dx = jnp.einsum("bhwo,io->bhwi", g, kernel[0, 0])
         sizes = zip(window.image, g.shape[1:3], window.strides, strict=True)
-        return _pad(dx, tuple((0, n - (m - 1) * s - 1) for n, m, s in sizes), spread)
+        return pad(dx, tuple((0, n - (m - 1) * s - 1) for n, m, s in sizes), spread)
     if _is_depthwise(window, kernel.shape):
         sizes = zip(window.image, g.shape[1:3], window.kernel, *_geometry(window), strict=True)
         padding = tuple((k - 1 - p, n + p - 1 - (m - 1) * s) for n, m, k, s, p in sizes)
-        g = _pad(g, padding, spread)
+        g = pad(g, padding, spread)
         back = Window(g.shape[1:3], window.kernel, (1, 1), ((0, 0), (0, 0)), window.groups)
         return forward(g, kernel[::-1, ::-1], window=back)
     return plain.input_gradient(g, kernel, window=window)
@@ -84,7 +88,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
         x = x[:, :: window.strides[0], :: window.strides[1]]
         return jnp.einsum("bhwi,bhwo->io", x, g)[None, None]
     if _is_depthwise(window, kernel):
-        return _depthwise_kernel_gradient(_pad(x, window.padding), g, window)
+        return _depthwise_kernel_gradient(pad(x, window.padding), g, window)
     return plain.kernel_gradient(x, g, window=window)
 
 
@@ -104,7 +108,7 @@ def _depthwise_kernel_gradient(x: jax.Array, g: jax.Array, window: Window) -> ja
         stop = (columns - 1) * right + 1
         return tuple(
             total + lax.slice_in_dim(lines[i], j, j + stop, right, 1) * here
-            for total, (i, j) in zip(sums, _taps(window), strict=True)
+            for total, (i, j) in zip(sums, taps(window), strict=True)
         ), None
 
     zeros = jnp.zeros_like(g[:, 0])
