@@ -100,7 +100,7 @@ class FoldedClassifier(Classifier, kw_only=True):
 def _add_bias(conv: Any, x: jax.Array) -> jax.Array:
     """Returns a convolution's output with its bias, which is new unless `use_bias`.
 
-    Added in the type of the output, as `Conv` adds its own: cuDNN then has one kernel for both.
+    Added in the type of the output, as `Conv` adds its own: cuDNN can do both in one kernel.
     """
     if conv.use_bias:
         return x
