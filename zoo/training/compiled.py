@@ -218,7 +218,7 @@ def count_compilations() -> Iterator[Compilations]:
     """Counts, within the block, what JAX compiles and what it has kept."""
     counts = Compilations()
 
-    def on_duration(event: str, seconds: float, **_: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **_: Any) -> None:
         # Once for each program, whether it is compiled or read.
         counts.needed += event == "/jax/core/compile/backend_compile_duration"
 

@@ -6,6 +6,7 @@ started. `import zoo` does nothing of this: it belongs to whoever imports.
 
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+import importlib.util
 import os
 import pkgutil
 import re
@@ -89,11 +90,9 @@ def find_platforms(configured: str | None, plugins: Iterable[str]) -> set[str]:
 def _plugins() -> set[str]:
     """Returns the names of JAX's plugins that are installed, found as JAX finds them."""
     names = {point.name for point in metadata.entry_points(group="jax_plugins")}
-    try:
-        import jax_plugins
-    except ImportError:
-        return names
-    return names | {module.name for module in pkgutil.iter_modules(jax_plugins.__path__)}
+    spec = importlib.util.find_spec("jax_plugins")  # a folder that the plugins share
+    folders = spec.submodule_search_locations if spec else None
+    return names | {module.name for module in pkgutil.iter_modules(folders or [])}
 
 
 def _release(version: str) -> tuple[int, ...]:
