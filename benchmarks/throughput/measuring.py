@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import platform
 import sys
 import time
 import traceback
@@ -92,12 +93,21 @@ def identity(job: Job, setup: Setup, devices: Sequence[Any]) -> dict[str, Any]:
         "chips": len(devices) / (accelerator.devices if accelerator else 1),
         "device_kind": devices[0].device_kind,
         "accelerator": accelerator and accelerator.name,
-        "simulated": job.simulate_devices > 0,
+        "simulated": is_simulated(devices),
         "processes": jax.process_count(),
         "process": jax.process_index(),
         "parallel": job.parallel,
         "xla_flags": describe_compiler()["xla_flags"],
     }
+
+
+def is_simulated(devices: Sequence[Any]) -> bool:
+    """Returns whether several devices are in truth the CPU of one host."""
+    if devices[0].platform != "cpu" or len(devices) == 1:
+        return False
+    name = hashlib.sha256(platform.node().encode()).digest()[:4]
+    hosts = multihost_utils.process_allgather(np.frombuffer(name, np.uint32))
+    return len(np.unique(hosts)) < len(devices)
 
 
 def figures_of(job: Job, setup: Setup, clock: Clock, compiled: Any, chips: float) -> dict[str, Any]:
@@ -146,7 +156,7 @@ def explain(error: Exception) -> ZooError:
     if known is None and (isinstance(error, MemoryError) or any(s in text for s in signs)):
         known = OutOfMemory((text.strip().splitlines() or ["out of memory"])[0][:300])
     if known is None:
-        traceback.print_exc()
+        traceback.print_exception(error)
         known = ZooError(f"{type(error).__name__}: {(text.splitlines() or [''])[0][:300]}")
     return known
 
