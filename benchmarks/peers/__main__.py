@@ -7,8 +7,10 @@ import sys
 import time
 
 from absl import app, flags
+import jax
 
-from benchmarks.peers.contenders import CONTENDERS, MODELS, WORKS, choose
+from benchmarks.peers.contenders import CONTENDERS, choose
+from benchmarks.peers.models import MODELS, WORKS
 from benchmarks.peers.plot import draw
 from benchmarks.peers.run import Results, Settings, measure_all, prepare
 from benchmarks.peers.summary import rates_table, ratios_table
@@ -83,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"{argv[1]!r} is not a flag; flags begin with --")
     began = time.monotonic()
+    jax.config.update("jax_platforms", "cpu")  # as all contenders have it
     try:
         wanted = settings()
         if flags.FLAGS.prepare:

@@ -14,11 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers.by_zoo import check_finite, jax_flags
+from benchmarks.peers.checks import check_finite, xla_flags
+from benchmarks.peers.models import CLASSES
 from benchmarks.peers.worker import Job, Work
-from benchmarks.work import RATE
-
-CLASSES = 1000
 
 
 class Bottleneck(nn.Module):
@@ -49,7 +47,8 @@ class ResNet50(nn.Module):
             nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5
         )
         x = nn.relu(norm()(conv(64, (7, 7), 2, padding=3)(images)))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        sides: Any = ((1, 1), (1, 1))  # annotated as str in flax
+        x = nn.max_pool(x, (3, 3), (2, 2), sides)
         for stage, blocks in enumerate((3, 4, 6, 3)):
             for block in range(blocks):
                 strides = 2 if stage and not block else 1
@@ -75,10 +74,10 @@ class Train:
 
     def __init__(self, job: Job):
         variables, self.parameters = make_variables(job)
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags()}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags()}
         self._images = make_images(job)
         self._labels = jax.random.randint(jax.random.key(2), (job.batch,), 0, CLASSES)
-        optimizer = optax.sgd(RATE, momentum=0.9)
+        optimizer = optax.sgd(job.rate, momentum=0.9)
         self._state = (variables, optimizer.init(variables["params"]))
 
         @jax.jit
@@ -114,7 +113,7 @@ class Infer:
 
     def __init__(self, job: Job):
         self._variables, self.parameters = make_variables(job)
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags()}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags()}
         self._images = make_images(job)
         self._forward = jax.jit(functools.partial(ResNet50().apply, train=False))
 

@@ -7,12 +7,9 @@ import jax
 import keras
 import numpy as np
 
-from benchmarks.peers.by_zoo import check_finite, jax_flags
-from benchmarks.peers.contenders import MODELS
+from benchmarks.peers.checks import check_finite, xla_flags
+from benchmarks.peers.models import CLASSES, MODELS
 from benchmarks.peers.worker import Job, Work
-from benchmarks.work import RATE
-
-CLASSES = 1000
 
 
 def make_network(job: Job) -> keras.Model:
@@ -54,11 +51,11 @@ class Train:
         self._network, self._images = make_network(job), make_images(job)
         self._labels = np.random.default_rng(0).integers(0, CLASSES, job.batch, np.int32)
         self._network.compile(
-            keras.optimizers.SGD(RATE, momentum=0.9),
+            keras.optimizers.SGD(job.rate, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         self.parameters = count_parameters(self._network)
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags()}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags()}
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -72,7 +69,7 @@ class Infer:
     def __init__(self, job: Job):
         self._network, self._images = make_network(job), make_images(job)
         self.parameters = count_parameters(self._network)
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags(), **job.options}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags(), **job.options}
         if not job.options["jitted"]:
             self._forward = lambda: self._network.predict_on_batch(self._images)
             return

@@ -1,13 +1,15 @@
 """The work as onnxruntime does it, on torch's network in torch's own export."""
 
-import io
+from pathlib import Path
+import tempfile
 from typing import Any
 import warnings
 
 import onnxruntime
 import torch
 
-from benchmarks.peers.by_torch import check_finite, count_parameters, make_images, make_network
+from benchmarks.peers.by_torch import count_parameters, make_images, make_network
+from benchmarks.peers.checks import check_finite
 from benchmarks.peers.worker import Job, Work
 
 
@@ -18,22 +20,22 @@ class Infer:
         torch.set_num_threads(job.threads)
         network, images = make_network(job.model).eval(), make_images(job)
         self.parameters = count_parameters(network)
-        file = io.BytesIO()
-        with warnings.catch_warnings(action="ignore"):  # this exporter is the older one
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+            file = Path(folder) / "network.onnx"
             torch.onnx.export(
                 network,
                 (images,),
                 file,
-                dynamo=False,  # the newer one needs a further package
+                dynamo=False,  # the newer exporter needs a further package; this one warns
                 input_names=["images"],
                 output_names=["logits"],
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = job.threads
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self._session = onnxruntime.InferenceSession(
-            file.getvalue(), options, providers=["CPUExecutionProvider"]
-        )
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = job.threads
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+            self._session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
         self._images = images.numpy()
         self.notes: dict[str, Any] = {"providers": self._session.get_providers()}
 

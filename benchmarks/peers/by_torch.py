@@ -5,15 +5,11 @@ import math
 from typing import Any
 import warnings
 
-import numpy as np
 import torch
 
-from benchmarks.peers.contenders import MODELS
+from benchmarks.peers.checks import check_finite
+from benchmarks.peers.models import CLASSES, MODELS
 from benchmarks.peers.worker import Job, Work
-from benchmarks.work import RATE
-from zoo.tasks.task import AUX_WEIGHTS
-
-CLASSES = 1000
 
 
 def make_network(model: str) -> torch.nn.Module:
@@ -68,9 +64,9 @@ class Train:
         self._labels = torch.randint(CLASSES, (job.batch,), generator=torch.manual_seed(0))
         fused = bool(job.options.get("fused"))
         self._optimizer = torch.optim.SGD(
-            self._network.parameters(), lr=RATE, momentum=0.9, fused=fused or None
+            self._network.parameters(), lr=job.rate, momentum=0.9, fused=fused or None
         )
-        self._aux_weight = AUX_WEIGHTS.get(job.model, 0.0)
+        self._aux_weight = job.aux_weight
         self._loss_of = self._loss
         if job.options.get("compiled"):
             self._loss_of = torch.compile(self._loss)
@@ -127,11 +123,6 @@ def prepare(job: Job) -> tuple[torch.nn.Module, torch.Tensor, dict[str, Any]]:
         **job.options,
     }
     return network, images, notes
-
-
-def check_finite(logits: np.ndarray) -> None:
-    """Raises AssertionError if the first number of an array is not finite."""
-    assert math.isfinite(logits.flat[0]), "the outcome is not finite"
 
 
 def load(job: Job, kind: str) -> Work:

@@ -1,13 +1,12 @@
 """The work as zoo does it."""
 
 import math
-import os
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import work
+from benchmarks.peers.checks import check_finite, xla_flags
 from benchmarks.peers.worker import Job, Work
 
 
@@ -24,7 +23,7 @@ class Train:
         self._made = work.make_training(config)
         self._state = self._made.init()
         self.parameters = self._made.parameters
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags()}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags()}
 
     def run(self, steps: int) -> None:
         metrics: Any = {}
@@ -47,7 +46,7 @@ class Infer:
             folded=job.options["folded"],
         )
         self.parameters = self._made.parameters
-        self.notes: dict[str, Any] = {"xla_flags": jax_flags(), "folded": job.options["folded"]}
+        self.notes: dict[str, Any] = {"xla_flags": xla_flags(), "folded": job.options["folded"]}
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -56,16 +55,6 @@ class Infer:
                 self._made.apply(self._made.variables, self._made.images)
             )
             check_finite(logits)
-
-
-def jax_flags() -> str:
-    """Returns XLA's flags of this process."""
-    return os.environ.get("XLA_FLAGS", "")
-
-
-def check_finite(logits: Any) -> None:
-    """Raises AssertionError if the first number of an array is not finite."""
-    assert math.isfinite(np.asarray(logits).flat[0]), "the outcome is not finite"
 
 
 def load(job: Job, kind: str) -> Work:

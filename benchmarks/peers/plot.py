@@ -9,9 +9,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from benchmarks.peers.contenders import MODELS
+from benchmarks.peers.models import MODELS
 from benchmarks.peers.summary import COMPARISONS, Ratio, Result, compare, geometric_mean
 
 TITLES = {"train": "Training step", "infer": "Inference"}
@@ -87,7 +88,7 @@ def _panel(axis: Any, results: list[Result], work: str) -> None:
     axis.axvline(1, color="black", linewidth=0.9)
     axis.grid(axis="x", alpha=0.3)
     axis.set_title(f"{TITLES[work]}: right of 1x zoo is faster", fontsize=9)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[title]) for title in titles]
+    handles = [Rectangle((0, 0), 1, 1, color=COLOURS[title]) for title in titles]
     axis.legend(handles, titles, fontsize=7, loc="lower right")
 
 

@@ -12,12 +12,15 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.peers.contenders import CONTENDERS, MODELS, Contender, image_size
+from benchmarks.peers.contenders import CONTENDERS, Contender, image_size
+from benchmarks.peers.models import MODELS
 from benchmarks.peers.processes import Process, environment
 from benchmarks.peers.turns import Limits, begin, compare, end
 from benchmarks.peers.worker import Job
 from benchmarks.record import RESULTS, surroundings, write
+from benchmarks.work import RATE
 from zoo.errors import ConfigError
+from zoo.tasks.task import AUX_WEIGHTS
 
 PROGRAM = "benchmarks.peers"
 PACKAGES = ("torch", "torchvision", "timm", "keras", "onnx", "onnxruntime")
@@ -167,6 +170,8 @@ class Crew:
             size=self._size,
             cores=self._cores,
             threads=settings.threads,
+            rate=RATE,
+            aux_weight=AUX_WEIGHTS.get(self._model, 0.0),
             options=dict(contender.options),
         )
         variables = environment(contender, settings.threads, settings.cache)

@@ -36,6 +36,8 @@ class Job:
       size: their height and width.
       cores: to run on.
       threads: to compute with.
+      rate: of learning.
+      aux_weight: what the loss of an auxiliary head counts.
       options: see `Contender`.
     """
 
@@ -45,6 +47,8 @@ class Job:
     size: int
     cores: tuple[int, ...]
     threads: int
+    rate: float
+    aux_weight: float
     options: dict[str, Any]
 
 
@@ -126,10 +130,10 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library that prints must not answer
     state: dict[str, Work] = {}
-    load: Load | None = None
     for line in sys.stdin:
         try:
-            load = load or importlib.import_module(job.module).load
+            # Imported when first asked, so that an import that fails is answered as well.
+            load = importlib.import_module(job.module).load
             reply = answer(job, load, state, json.loads(line))
         except Exception as error:
             traceback.print_exc()
