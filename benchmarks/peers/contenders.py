@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import fnmatch
+import functools
 from typing import Any
 
 from benchmarks.peers.models import MODELS, WORKS
-from benchmarks.work import XLA_FLAGS, without_dropout
+from benchmarks.work import XLA_FLAGS
 from zoo.description import describe
 from zoo.errors import ConfigError, suggest
 import zoo.registry
@@ -165,9 +166,8 @@ def network_of(model: str, family: str, size: int) -> Network:
       family: see `Contender`.
       size: height and width of the images.
     """
-    ours = _count(model, model, size, {})
     name, fields = _variant(model, family)
-    theirs = _count(model, name, size, fields)
+    ours, theirs = _count(model, size), _count(name, size, **fields)
     notes = [f"{k}={v}" for k, v in fields.items()]
     notes = [f"as zoo's {name}({', '.join(notes)})"] if notes or name != model else []
     for what, a, b in (
@@ -190,8 +190,8 @@ def _variant(model: str, family: str) -> tuple[str, Mapping[str, Any]]:
     return model, {}
 
 
-def _count(model: str, name: str, size: int, fields: Mapping[str, Any]) -> Network:
-    channels = zoo.registry.find_model(model).image_shape[2]
-    arguments = {**without_dropout(name), **fields}
-    described = describe(name, image_shape=(size, size, channels), **arguments)
+@functools.cache
+def _count(name: str, size: int, **fields: Any) -> Network:
+    channels = zoo.registry.find_model(name).image_shape[2]
+    described = describe(name, image_shape=(size, size, channels), **fields)
     return Network(described.parameters, described.macs, "")

@@ -75,6 +75,11 @@ class Process:
         self._rest = b""
 
     @property
+    def pid(self) -> int:
+        """Of the process, and of the group of it and its helpers."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None
