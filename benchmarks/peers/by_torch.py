@@ -1,7 +1,7 @@
 """The work as torch does it, with torchvision's networks, and timm's where it has none."""
 
-import functools
 import math
+import sys
 from typing import Any
 import warnings
 
@@ -31,14 +31,14 @@ def make_network(model: str) -> torch.nn.Module:
     return network
 
 
-@functools.cache
 def import_torchvision() -> Any:
     """Returns torchvision, whose compiled part may be made for another build of torch."""
-    # Its Python part wants two detection operators to exist; no classifier calls them.
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    globals()["_library"] = library  # it must stay alive
+    if "torchvision" not in sys.modules:
+        # Its Python part wants two detection operators to exist; no classifier calls them.
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        globals()["_library"] = library  # it must stay alive
     import torchvision
 
     return torchvision

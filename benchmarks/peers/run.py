@@ -59,7 +59,7 @@ class Settings:
         return {
             **{"batch": self.batch, "image_size": self.size, "threads": self.threads},
             "xla_flags": self.xla_flags,
-            "limits_in_seconds": dataclasses.asdict(self.limits),
+            "limits": dataclasses.asdict(self.limits),
         }
 
 

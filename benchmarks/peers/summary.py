@@ -151,9 +151,16 @@ def ratios_table(results: Iterable[Result], work: str) -> list[str]:
                     columns[title].append(ratio)
                 cells.append(f"{_text(ratio.spread)} {ratio.peer}" if ratio else "")
             lines.append(f"| {result['model']} | " + " | ".join(cells) + " |")
-        means = [_text(geometric_mean(ratios)) if ratios else "" for ratios in columns.values()]
+        means = [_mean_text(ratios, len(members)) for ratios in columns.values()]
         lines.append(f"| **{group}**, geometric mean | | " + " | ".join(means) + " |")
     return lines
+
+
+def _mean_text(ratios: Sequence[Ratio], models: int) -> str:
+    if not ratios:
+        return ""
+    count = "" if len(ratios) == models else f", of {len(ratios)} of {models}"
+    return _text(geometric_mean(ratios)) + count
 
 
 def _text(spread: Spread) -> str:

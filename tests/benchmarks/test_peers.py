@@ -181,10 +181,12 @@ def test_table_tells_models_groups_and_failures():
         result("train", zoo=[1.0], torch=[2.0]),
         result("train", "vgg16", zoo=[1.0], torch=[8.0]),
         result("train", "mobilenet_v2", zoo=[], torch=[8.0]),
+        result("train", "xception", zoo=[2.0], torch=[1.0]),
     ]
     text = "\n".join(summary.ratios_table(some, "train"))
     assert "| **dense**, geometric mean | |  |  | 4.00 (4.00-4.00) |" in text
     assert "| mobilenet_v2 | failed |" in text
+    assert "| **light**, geometric mean | |  |  | 0.50 (0.50-0.50), of 1 of 2 |" in text
     failed = {"error": "it broke", "differs": "-1% parameters"}
     lines = summary.rates_table(
         {**some[0], "image_size": 8, "contenders": {"torch": failed, "keras": {"absent": "none"}}}
