@@ -16,6 +16,7 @@ def make_network(model: str) -> torch.nn.Module:
     """Returns a network with random weights and auxiliary heads, which drops nothing at random."""
     torch.manual_seed(0)
     library, name = MODELS[model].torch
+    torchvision = import_torchvision()  # timm imports it as well
     with warnings.catch_warnings(action="ignore"):
         if library == "timm":
             import timm
@@ -24,7 +25,7 @@ def make_network(model: str) -> torch.nn.Module:
         else:
             # Inception's own initial weights take minutes to draw.
             slow = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-            network = import_torchvision().models.get_model(name, weights=None, **slow)
+            network = torchvision.models.get_model(name, weights=None, **slow)
     for layer in network.modules():
         if isinstance(layer, torch.nn.Dropout) or type(layer).__name__ == "StochasticDepth":
             layer.p = 0.0

@@ -37,11 +37,11 @@ def draw(results: Iterable[Result], file: Path) -> Path:
     """
     results = list(results)
     works = [work for work in TITLES if any(r["work"] == work for r in results)]
-    figure, axes = plt.subplots(
-        1, len(works), figsize=(5.2 * len(works) + 1.2, 7.2), squeeze=False, sharey=False
-    )
+    rows = max(len(_rows(_of(results, work), work)) for work in works)
+    size = (5.2 * len(works) + 1.2, 1.8 + 0.6 * rows)
+    figure, axes = plt.subplots(1, len(works), figsize=size, squeeze=False)
     for axis, work in zip(axes[0], works, strict=True):
-        _panel(axis, [r for r in results if r["work"] == work], work)
+        _panel(axis, _of(results, work), work)
     some = results[0]
     figure.suptitle(
         f"Images per second, zoo by peer (float32, batch {some['batch']}, the same cores)",
@@ -89,7 +89,13 @@ def _panel(axis: Any, results: list[Result], work: str) -> None:
     axis.grid(axis="x", alpha=0.3)
     axis.set_title(f"{TITLES[work]}: right of 1x zoo is faster", fontsize=9)
     handles = [Rectangle((0, 0), 1, 1, color=COLOURS[title]) for title in titles]
-    axis.legend(handles, titles, fontsize=7, loc="lower right")
+    axis.legend(
+        handles, titles, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2
+    )
+
+
+def _of(results: list[Result], work: str) -> list[Result]:
+    return [result for result in results if result["work"] == work]
 
 
 def _rows(results: list[Result], work: str) -> list[tuple[str, dict[str, Any]]]:

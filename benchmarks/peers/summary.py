@@ -149,7 +149,9 @@ def ratios_table(results: Iterable[Result], work: str) -> list[str]:
                 ratio = compare(result, COMPARISONS[work][title])
                 if ratio is not None:
                     columns[title].append(ratio)
-                cells.append(f"{_text(ratio.spread)} {ratio.peer}" if ratio else "")
+                peers = COMPARISONS[work][title]
+                best = f" {ratio.peer}" if ratio and len(peers) > 1 else ""
+                cells.append(f"{_text(ratio.spread)}{best}" if ratio else "")
             lines.append(f"| {result['model']} | " + " | ".join(cells) + " |")
         means = [_mean_text(ratios, len(members)) for ratios in columns.values()]
         lines.append(f"| **{group}**, geometric mean | | " + " | ".join(means) + " |")
