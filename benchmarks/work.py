@@ -137,7 +137,8 @@ def make_training(config: ConfigDict, *, seed: int = 0) -> Training:
     """
     setup = build(config, open_data(config))
     sharding = meshes.batch_sharding(setup.mesh)
-    batch = make_batch(config.batch_size, setup.plan.image_shape, setup.plan.num_outputs, seed)
+    size: Any = config.batch_size
+    batch = make_batch(size, setup.plan.image_shape, setup.plan.num_outputs, seed)
     return Training(
         setup=setup,
         init=setup.init,
