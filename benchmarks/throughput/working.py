@@ -73,11 +73,7 @@ class Inference:
         )
         self._variables = init()
         if job.folded:
-            # There from the branch that folds; a version without says so.
-            fold = getattr(zoo, "fold_batchnorm", None)
-            if fold is None:
-                raise ConfigError("--fold: this version of zoo has no fold_batchnorm")
-            model, variables = fold(model, self._variables)
+            model, variables = zoo.fold_batchnorm(model, self._variables)
             self._variables = jax.device_put(variables, everywhere)
         normalise = setup.preprocessing.normalise
         rows = meshes.batch_sharding(setup.mesh)
