@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
         config = CONFIG.value
-        start(config.compilation_cache, on_cpu=config.parallel.simulate_devices > 0)
+        on_cpu = config.parallel.simulate_devices > 0
+        start(config.compilation_cache, on_cpu=on_cpu, onednn=config.onednn)
         company = join(config)
     except ZooError as error:
         return report(error)

@@ -23,6 +23,7 @@ usual transcription for the ten digits.
 """
 
 from collections.abc import Callable
+import functools
 
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
@@ -30,7 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.layers import Classifier, Endpoints
+from zoo.layers import Classifier, Conv, Endpoints
+from zoo.ops.convolution import conv2d
 
 # Table I: the S2 maps (of 6) that each of the 16 C3 maps sees.
 C3_INPUTS = (
@@ -118,10 +120,7 @@ class PartialConv(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         dense = jnp.zeros((5, 5, 6, len(C3_INPUTS)), kernel.dtype)
         dense = dense.at[:, :, sources, targets].set(kernel)
-        x = jax.lax.conv_general_dilated(
-            x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return x + bias
+        return conv2d(x, dense) + bias
 
 
 def check_image(images: jax.Array, channels: int | None = None) -> None:
@@ -152,14 +151,16 @@ class LeNet5(Classifier):
         del train  # nothing here behaves differently in training
         check_image(images)
         kinds = self.kinds
+        init = nn.initializers.lecun_normal()
+        conv = functools.partial(Conv, padding="VALID", use_bias=True, kernel_init=init, **kinds)
         out = {}
-        x = nn.Conv(6, (5, 5), padding="VALID", name="c1", **kinds)(images)
+        x = conv(6, 5, name="c1")(images)
         x = nn.avg_pool(jnp.tanh(x), (2, 2), (2, 2))
         out["stride2"] = x  # [B, 14, 14, 6]
-        x = nn.Conv(16, (5, 5), padding="VALID", name="c3", **kinds)(x)
+        x = conv(16, 5, name="c3")(x)
         x = nn.avg_pool(jnp.tanh(x), (2, 2), (2, 2))
         out["stride4"] = x  # [B, 5, 5, 16]
-        x = jnp.tanh(nn.Conv(120, (5, 5), padding="VALID", name="c5", **kinds)(x))
+        x = jnp.tanh(conv(120, 5, name="c5")(x))
         x = x.reshape(x.shape[0], -1)  # [B, 120]
         x = jnp.tanh(nn.Dense(84, name="f6", **kinds)(x))
         out["pre_logits"] = x  # [B, 84]
@@ -193,14 +194,15 @@ class LeNet5Paper(Classifier):
         def init(fan_in: int):
             return {"kernel_init": fan_in_uniform(fan_in), **kinds}
 
+        conv = functools.partial(Conv, padding="VALID", use_bias=True)
         out = {}
-        x = nn.Conv(6, (5, 5), padding="VALID", name="c1", **init(25))(images)
+        x = conv(6, 5, name="c1", **init(25))(images)
         x = SubSampling(name="s2", **kinds)(scaled_tanh(x))
         out["stride2"] = x = scaled_tanh(x)  # [B, 14, 14, 6]
         x = scaled_tanh(PartialConv(name="c3", **kinds)(x))
         x = SubSampling(name="s4", **kinds)(x)
         out["stride4"] = x = scaled_tanh(x)  # [B, 5, 5, 16]
-        x = nn.Conv(120, (5, 5), padding="VALID", name="c5", **init(25 * 16))(x)
+        x = conv(120, 5, name="c5", **init(25 * 16))(x)
         x = scaled_tanh(x).reshape(x.shape[0], -1)  # [B, 120]
         x = nn.Dense(84, name="f6", **init(120))(x)
         out["pre_logits"] = x = scaled_tanh(x)  # [B, 84]

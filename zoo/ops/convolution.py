@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from zoo.ops import onednn, plain, xla_cpu
 from zoo.ops.plain import Pairs, Window, make_window
 
+
 def conv2d(
     x: jax.Array,
     kernel: jax.Array,
@@ -59,7 +60,7 @@ def conv2d(
 
 def _same_axes(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Returns arrays that vary over the same axes of a `shard_map` that keeps account of it."""
-    axes = [getattr(jax.typeof(a), "vma", frozenset()) for a in arrays]
+    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     everything = frozenset().union(*axes)
     return tuple(
         lax.pcast(a, tuple(everything - own), to="varying") if everything - own else a

@@ -58,7 +58,9 @@ def make_window(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(image, kernel, strides, padding)  # pyright: ignore
     (top, bottom), (left, right) = padding
-    window = Window(image, kernel, strides, ((int(top), int(bottom)), (int(left), int(right))), groups)
+    window = Window(
+        image, kernel, strides, ((int(top), int(bottom)), (int(left), int(right))), groups
+    )
     if min(window.out) < 1:
         raise ValueError(
             f"a window of {kernel} with padding {window.padding} does not fit images of {image}"

@@ -42,7 +42,10 @@ _FIGURES = {
     "skipped": "{:.2%}",
 }
 
-PACKAGES = ("zoo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = (
+    *("zoo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    "onednn-cpu-tbb",
+)
 
 
 def write_json(path: Path, value: Any) -> None:

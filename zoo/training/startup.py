@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from zoo.ops import onednn as convolutions
 from zoo.training.compiled import keep_programs, where_kept
+from zoo.training.memory import keep_memory
 from zoo.training.report import warn
 
 
@@ -46,12 +48,13 @@ FLAGS = (
 _GPU = ("cuda", "gpu", "rocm")
 
 
-def start(folder: str | None, *, on_cpu: bool = False) -> None:
-    """Sets the compiler's flags and where programs are kept. Call it before JAX has started.
+def start(folder: str | None, *, on_cpu: bool = False, onednn: bool = True) -> None:
+    """Sets up the compiler and where programs are kept. Call it before JAX has started.
 
     Args:
       folder: for compiled programs, see `zoo.training.compiled.keep_programs`.
       on_cpu: whether the program will use the CPU whatever else there is.
+      onednn: whether oneDNN may compute convolutions on a CPU, where it is installed.
     """
     given = os.environ.get("XLA_FLAGS", "")
     configured = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
@@ -59,9 +62,21 @@ def start(folder: str | None, *, on_cpu: bool = False) -> None:
     flags = with_flags(given, platforms, _release(metadata.version("jaxlib")))
     if flags != given:
         os.environ["XLA_FLAGS"] = flags  # XLA reads it when it starts
+    if platforms == {"cpu"}:
+        keep_memory()
+        if onednn and convolutions.installed():
+            use_onednn()
     problem = keep_programs(folder)
     if problem:
         warn(problem)
+
+
+def use_onednn() -> None:
+    """Lets oneDNN compute convolutions, or warns that it cannot."""
+    try:
+        convolutions.enable()
+    except convolutions.OneDNNError as error:
+        warn(f"{error}; XLA computes all convolutions")
 
 
 def find_platforms(configured: str | None, plugins: Iterable[str]) -> set[str]:
@@ -127,4 +142,10 @@ def with_flags(given: str, platforms: set[str], release: tuple[int, ...]) -> str
 
 def describe_compiler(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Returns what a run's header says of the compiler: what holds, whoever has set it."""
-    return {"xla_flags": env.get("XLA_FLAGS") or "none", "programs_kept_in": where_kept()}
+    return {
+        "xla_flags": env.get("XLA_FLAGS") or "none",
+        "convolutions_on_cpu": f"oneDNN {convolutions.version()}"
+        if convolutions.enabled()
+        else "XLA",
+        "programs_kept_in": where_kept(),
+    }
