@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from jax import lax
@@ -83,12 +84,12 @@ def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
 def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     """Returns the gradient of the images [B, H, W, C], of that of the result."""
     shape = (g.shape[0], *window.image, kernel.shape[2] * window.groups)
-    x = jax.ShapeDtypeStruct(shape, g.dtype)
+    x: Any = jax.typeof(g).update(shape=shape)  # on the same mapped axes
     return jax.linear_transpose(functools.partial(forward, kernel=kernel, window=window), x)(g)[0]
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
     """Returns the gradient of the kernel [kh, kw, C / groups, O], of images and result's."""
     shape = (*window.kernel, x.shape[3] // window.groups, g.shape[3])
-    kernel = jax.ShapeDtypeStruct(shape, g.dtype)
+    kernel: Any = jax.typeof(g).update(shape=shape)
     return jax.linear_transpose(functools.partial(forward, x, window=window), kernel)(g)[0]
