@@ -29,9 +29,9 @@ class Limits:
     """
 
     rounds: int = 5
-    turn: float = 1.5
+    turn: float = 1.2
     warm_up: float = 6.0
-    time: float = 30.0
+    time: float = 25.0
     start: float = 900.0
 
 
