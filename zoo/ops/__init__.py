@@ -1,0 +1,1 @@
+"""Pure functions on arrays, and how each platform computes them."""

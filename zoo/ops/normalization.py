@@ -1,0 +1,197 @@
+"""BatchNorm in training, with a backward pass of its own that reads each array once.
+
+Differentiated line by line, BatchNorm keeps whatever the compiler does not manage to compute
+again. Here only its input is kept, in the type in which it came, and two numbers for each
+channel; the backward pass takes both of its sums in one pass over input and gradient. Sums are
+float32 at least. (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+from flax.linen.dtypes import canonicalize_dtype
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+AxisName = str | tuple[str, ...] | None
+AxisGroups = tuple[tuple[int, ...], ...] | None  # as `jax.lax.psum` takes them; hashable
+
+
+def batch_norm_train(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    *,
+    axis_name: AxisName = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: Any = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns (y, mean, var): x normalised by its own statistics, and these.
+
+    y = (x - mean) / sqrt(var + epsilon) * scale + bias, with mean and (biased) variance over
+    all axes but the last. As `flax.linen.BatchNorm` computes it with `use_fast_variance`:
+    var = E[x^2] - E[x]^2, not below 0, both sums in one pass.
+
+    Args:
+      x: [..., C].
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+      axis_name: mapped axes (of `pmap`, `shard_map` or `vmap`) whose rows are normalised
+        together; each has as many rows. Gradients are to be taken within what is mapped.
+      axis_index_groups: groups of that axis, as `jax.lax.psum` takes them.
+      dtype: of y; None for that of x, scale and bias together.
+
+    Returns:
+      y [..., C]; mean and var [C], float32 at least.
+    """
+    dtype = canonicalize_dtype(x, scale, bias, dtype=dtype)
+    groups = None if axis_index_groups is None else tuple(map(tuple, axis_index_groups))
+    return _batch_norm(x, scale, bias, epsilon, axis_name, groups, jnp.dtype(dtype))
+
+
+def _normalised(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    axis_name: AxisName,
+    groups: AxisGroups,
+    dtype: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _forward(x, scale, bias, epsilon, axis_name, groups, dtype)[0]
+
+
+# As a call and not a decorator, which would hide `defvjp` from type checkers.
+_batch_norm = jax.custom_vjp(_normalised, nondiff_argnums=(3, 4, 5, 6))
+
+
+def _forward(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    axis_name: AxisName,
+    groups: AxisGroups,
+    dtype: Any,
+) -> tuple[Any, Any]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    rows = tuple(range(x.ndim - 1))
+    means = [wide.mean(rows), jnp.square(wide).mean(rows)]
+    mean, square = _mean_across(means, axis_name, groups)
+    var = jnp.maximum(square - jnp.square(mean), 0)
+    y = (wide - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+    # Scale and bias go along for their values and types; arrays of [C] cost nothing.
+    return (y.astype(dtype), mean, var), (x, scale, bias, mean, var)
+
+
+def _backward(
+    epsilon: float,
+    axis_name: AxisName,
+    groups: AxisGroups,
+    dtype: Any,
+    kept: Any,
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del dtype
+    x, scale, bias, mean, var = kept
+    dy, dmean, dvar = cotangents
+    rows = tuple(range(x.ndim - 1))
+    wide, dy = x.astype(mean.dtype), dy.astype(mean.dtype)
+    rstd = lax.rsqrt(var + epsilon)
+    centred = (wide - mean) * rstd
+    # Both in one pass. What scale and bias get is of these rows alone: whoever maps adds up.
+    dbias, dscale = dy.sum(rows), (dy * centred).sum(rows)
+    count = x.size // x.shape[-1]
+    means = [dbias / count, dscale / count, dmean / count, dvar / count]
+    dy_mean, dy_centred_mean, dmean, dvar = _mean_across(means, axis_name, groups)
+    slope = scale * rstd
+    # Of what depends on the statistics: a constant, and a multiple of the centred input.
+    dx = slope * (dy - dy_mean - centred * dy_centred_mean)
+    dx += dmean + (2 * dvar / rstd) * centred
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+
+
+def _mean_across(
+    arrays: Sequence[jax.Array], axis_name: AxisName, groups: AxisGroups
+) -> Sequence[jax.Array]:
+    """Returns the means of arrays of one shape over mapped axes, which are sent together."""
+    if axis_name is None:
+        return arrays
+    return list(lax.pmean(jnp.stack(arrays), axis_name, axis_index_groups=groups))
+
+
+_batch_norm.defvjp(_forward, _backward)
+
+
+class BatchNorm(nn.BatchNorm):
+    """`flax.linen.BatchNorm` over the last axis, by `batch_norm_train` in training.
+
+    Variables and results are those of the class it takes the place of, and so are the fields,
+    of which `axis`, `use_scale`, `use_bias`, `use_fast_variance` and
+    `force_float32_reductions` have to be as they are there by default.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns x normalised, and updates the averages in training.
+
+        Args:
+          x: [..., C].
+          use_running_average: instead of the field of that name.
+          mask: not here.
+
+        Raises:
+          ValueError: for a mask, or a field that is not as it has to be.
+        """
+        self._check(x, mask)
+        average = nn.merge_param(
+            "use_running_average", self.use_running_average, use_running_average
+        )
+        shape = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        if average:
+            y = (x - running_mean.value) * (lax.rsqrt(running_var.value + self.epsilon) * scale)
+            return (y + bias).astype(canonicalize_dtype(x, scale, bias, dtype=self.dtype))
+        y, mean, var = batch_norm_train(
+            x,
+            scale,
+            bias,
+            self.epsilon,
+            axis_name=None if self.is_initializing() else self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+            dtype=self.dtype,
+        )
+        if not self.is_initializing():
+            for running, new in ((running_mean, mean), (running_var, var)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * new
+        return y
+
+    def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
+        wrong = [
+            name
+            for name in ("use_scale", "use_bias", "use_fast_variance", "force_float32_reductions")
+            if not getattr(self, name)
+        ]
+        wrong += ["axis"] if self.axis not in (-1, x.ndim - 1) else []
+        wrong += ["mask"] if mask is not None else []
+        if wrong:
+            values = ", ".join(
+                f"{n}={'an array' if n == 'mask' else repr(getattr(self, n))}" for n in wrong
+            )
+            raise ValueError(
+                f"BatchNorm with {values}: this one has scale and bias and normalises all rows "
+                "over the last axis in one pass; use flax.linen.BatchNorm for others"
+            )
