@@ -1,11 +1,20 @@
 """What the benchmarks time is zoo's own step and forward pass."""
 
+import doctest
+
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import work
+from benchmarks.peers import contenders
 import zoo
+
+
+@pytest.mark.parametrize("module", [work, contenders])
+def test_examples_are_true(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted and not outcome.failed
 
 
 def test_training_learns_its_noise():
