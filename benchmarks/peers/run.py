@@ -59,7 +59,7 @@ class Settings:
         """Returns what a result says of them; a run that goes on must have the same."""
         return {
             **{"batch": self.batch, "image_size": self.size, "threads": self.threads},
-            "xla_flags": self.xla_flags,
+            "xla_flags_given": self.xla_flags,
             "limits": dataclasses.asdict(self.limits),
         }
 
