@@ -9,6 +9,7 @@ JAX reads XLA's flags when it starts: whoever wants `XLA_FLAGS` gives them to a 
 
 from collections.abc import Callable, Mapping
 import dataclasses
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -19,15 +20,11 @@ import numpy as np
 from configs import default
 import zoo
 from zoo.data.loader import Batch
-from zoo.errors import ZooError
 from zoo.registry import find_model
 from zoo.training import mesh as meshes
 from zoo.training.setup import Setup, build, open_data
+from zoo.training.startup import with_flags
 from zoo.training.state import TrainState, parameter_count
-
-# XLA's usual library for convolutions on a CPU runs dense ones at a fraction of the speed of
-# the older one; the flag is XLA's own way to choose.
-XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 
 DROPPING = ("dropout_rate", "aux_dropout_rate", "drop_path_rate")
 RATE = 1e-3  # of learning; so small that noise can be learned from for long
@@ -69,6 +66,12 @@ class Inference:
     variables: Any
     images: jax.Array
     parameters: int
+
+
+def xla_flags() -> str:
+    """Returns the flags with which zoo's programs start XLA on a CPU."""
+    release = tuple(int(number) for number in metadata.version("jaxlib").split(".")[:2])
+    return with_flags("", {"cpu"}, release)
 
 
 def without_dropout(name: str) -> dict[str, float]:
@@ -183,9 +186,6 @@ def make_inference(
       arguments: further fields of the model.
       folded: whether BatchNorm is folded into the convolutions.
       seed: of weights and images.
-
-    Raises:
-      ZooError: if this version of zoo cannot fold.
     """
     height, width, channels = find_model(name).image_shape
     shape = (batch_size, image_size or height, image_size or width, channels)
@@ -195,9 +195,6 @@ def make_inference(
     variables = init(jax.random.key(seed + 1))
     parameters = parameter_count(variables["params"])
     if folded:
-        fold = getattr(zoo, "fold_batchnorm", None)
-        if fold is None:
-            raise ZooError("zoo.fold_batchnorm is not there; measure the unfolded network")
-        model, variables = fold(model, variables)
+        model, variables = zoo.fold_batchnorm(model, variables)
     apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
     return Inference(apply, jax.device_put(variables), images, parameters)

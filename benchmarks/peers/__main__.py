@@ -12,7 +12,7 @@ import jax
 from benchmarks.peers.contenders import CONTENDERS, choose
 from benchmarks.peers.models import MODELS, WORKS
 from benchmarks.peers.plot import draw
-from benchmarks.peers.run import Results, Settings, measure_all, prepare
+from benchmarks.peers.run import Results, Settings, measure_all, prepare, read
 from benchmarks.peers.summary import rates_table, ratios_table
 from benchmarks.peers.turns import Limits
 from benchmarks.record import RESULTS
@@ -91,18 +91,19 @@ def main(argv: Sequence[str]) -> None:
         if flags.FLAGS.prepare:
             compile_all(wanted)
             return
-        results = Results(wanted, resume=flags.FLAGS.resume or flags.FLAGS.show)
         if not flags.FLAGS.show:
-            for result, file in measure_all(wanted, results):
+            for result, file in measure_all(wanted, Results(wanted, resume=flags.FLAGS.resume)):
                 passed = f"{time.monotonic() - began:.0f} s so far; {file}"
                 say(*rates_table(result), passed, "")
     except ZooError as error:
         sys.exit(f"peers: {error}")
+    results = list(read(wanted.name)[1].values())
+    if not results:
+        sys.exit(f"peers: there is no result {wanted.name!r} in {RESULTS}; leave out --show")
     for work in WORKS:
-        if any(result["work"] == work for result in results.done.values()):
-            say(*ratios_table(results.done.values(), work), "")
-    if results.done:
-        say(str(draw(results.done.values(), RESULTS / f"{wanted.name}.png")))
+        if any(result["work"] == work for result in results):
+            say(*ratios_table(results, work), "")
+    say(str(draw(results, RESULTS / f"{wanted.name}.png")))
 
 
 if __name__ == "__main__":

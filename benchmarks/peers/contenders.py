@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from benchmarks.peers.models import MODELS, WORKS
-from benchmarks.work import XLA_FLAGS
+from benchmarks.work import xla_flags
 from zoo.description import describe
 from zoo.errors import ConfigError, suggest
 import zoo.registry
@@ -46,7 +46,7 @@ class Contender:
 
 
 _JAX = {"JAX_PLATFORMS": "cpu"}
-_TUNED = {**_JAX, "XLA_FLAGS": XLA_FLAGS}
+_TUNED = {**_JAX, "XLA_FLAGS": xla_flags()}
 _ZOO = "benchmarks.peers.by_zoo"
 _TORCH = "benchmarks.peers.by_torch"
 _KERAS = "benchmarks.peers.by_keras"

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from benchmarks.peers.contenders import CONTENDERS, Contender, image_size
+from benchmarks.peers.machine import available_bytes, processor
 from benchmarks.peers.models import MODELS
 from benchmarks.peers.processes import Process, environment
 from benchmarks.peers.turns import Limits, begin, compare, end
@@ -58,7 +59,7 @@ class Settings:
         """Returns what a result says of them; a run that goes on must have the same."""
         return {
             **{"batch": self.batch, "image_size": self.size, "threads": self.threads},
-            "xla_flags": self.xla_flags,
+            "xla_flags_given": self.xla_flags,
             "limits": dataclasses.asdict(self.limits),
         }
 
@@ -83,18 +84,13 @@ class Results:
             **settings.kept(),
             "says": {name: CONTENDERS[name].says for name in CONTENDERS},
         }
-        self.done: dict[str, dict[str, Any]] = {}
-        file = RESULTS / f"{self._name}.json"
-        if not resume or not file.exists():
-            return
-        before = json.loads(file.read_text())
-        for key, value in settings.kept().items():
-            if before.get(key) != json.loads(json.dumps(value)):
+        head, self.done = read(self._name) if resume else ({}, {})
+        for key, value in settings.kept().items() if self.done else ():
+            if head.get(key) != json.loads(json.dumps(value)):
                 raise ConfigError(
-                    f"--resume: {file} was measured with {key}={before.get(key)!r}, not "
+                    f"--resume: {self._name}.json was measured with {key}={head.get(key)!r}, not "
                     f"{value!r}; give the same flags, or another --name"
                 )
-        self.done = {k: v for k, v in before.items() if isinstance(v, dict) and "contenders" in v}
 
     def add(self, result: dict[str, Any]) -> Path:
         """Keeps one more result and returns the file."""
@@ -107,22 +103,21 @@ class Results:
         return self._head["commit"]
 
 
+def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Returns what a file says of its run, and its results by "MODEL WORK"; {} without a file."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return {}, {}
+    head = json.loads(file.read_text())
+    done = {k: v for k, v in head.items() if isinstance(v, dict) and "contenders" in v}
+    return {k: v for k, v in head.items() if k not in done}, done
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def processor() -> str:
-    """Returns what Linux calls the processor, with the instructions that matter here."""
-    text = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
-    rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in rows.items()}
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    has = [flag for flag in wanted if flag in fields.get("flags", "").split()]
-    number = f"family {fields.get('cpu family')} model {fields.get('model')}"
-    return f"{fields.get('model name', 'unknown')}, {number}, {' '.join(has)}"
 
 
 class Crew:
@@ -205,12 +200,6 @@ class Crew:
         """Ends all processes."""
         for process in self._processes.values():
             process.close()
-
-
-def available_bytes() -> int:
-    """Returns how much memory new programs could have."""
-    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(rows["MemAvailable"].split()[0]) * 1024
 
 
 def measure_all(settings: Settings, results: Results) -> Any:

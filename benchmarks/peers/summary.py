@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 Result = Mapping[str, Any]  # of one model and work, as `run.measure` makes it
 
+DISTURBED = 0.05  # of the processors in other programs' hands: figures are worth little
 OURS = ("zoo", "zoo_unfolded")  # the first that has figures is compared with the others
 
 # By title, whose best row zoo is compared with.
@@ -126,6 +127,8 @@ def rates_table(result: Result) -> list[str]:
         if found:
             text += f" {found.median:8.2f} images/s ({found.low:.2f} to {found.high:.2f})"
             text += f", {len(entry['turns'])} x {entry['steps_per_turn']} steps"
+            others = statistics.median(turn.get("others", 0.0) for turn in entry["turns"])
+            text += f", OTHER PROGRAMS TOOK {others:.0%}" if others > DISTURBED else ""
         notes = [entry.get("differs"), entry.get("absent")]
         notes += [f"FAILED: {entry['error']}"] if "error" in entry else []
         lines.append("; ".join([text, *filter(None, notes)]))

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import os
-from pathlib import Path
 import time
 from typing import Any
 
 from benchmarks.peers.contenders import network_of
+from benchmarks.peers.machine import busy_seconds
 from benchmarks.peers.processes import ContenderError, Process
 
 STABLE = 0.1  # two steps that differ by no more end the warm-up
@@ -29,9 +29,9 @@ class Limits:
     """
 
     rounds: int = 5
-    turn: float = 1.5
+    turn: float = 1.2
     warm_up: float = 6.0
-    time: float = 30.0
+    time: float = 25.0
     start: float = 900.0
 
 
@@ -107,14 +107,6 @@ def take_turn(process: Process, steps: int, untimed: int, limits: Limits) -> dic
         "processor_seconds": round(reply["processor_seconds"] / steps, 6),
         "others": round(others, 3),
     }
-
-
-def busy_seconds() -> float:
-    """Returns for how long the processors have been busy with anything, in all."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(field) for field in fields[:8]]
-    idle, waiting = ticks[3], ticks[4]
-    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
 def compare(processes: Mapping[str, Process], entries: Mapping[str, Entry], limits: Limits) -> None:

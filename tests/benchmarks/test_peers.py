@@ -192,6 +192,11 @@ def test_table_tells_models_groups_and_failures():
         {**some[0], "image_size": 8, "contenders": {"torch": failed, "keras": {"absent": "none"}}}
     )
     assert "-1% parameters; FAILED: it broke" in lines[1] and lines[2].endswith("none")
+    some[0]["contenders"]["zoo"] |= {"steps_per_turn": 2}
+    some[0]["contenders"]["zoo"]["turns"][0]["others"] = 0.4
+    some[0]["contenders"].pop("torch")
+    disturbed = summary.rates_table({**some[0], "image_size": 8})[1]
+    assert "10.00 images/s" in disturbed and "OTHER PROGRAMS TOOK 40%" in disturbed
 
 
 def test_stopped_run_goes_on(monkeypatch, tmp_path):

@@ -33,7 +33,7 @@ def test_torch_networks_are_the_same_and_drop_nothing(model):
 def test_whole_run(tmp_path):
     name = f"peers_{tmp_path.name}"
     files = [RESULTS / f"{name}.{ending}" for ending in ("json", "png")]
-    contenders = ["zoo_unfolded", "keras", "torch", "onnxruntime"]
+    contenders = ["zoo", "zoo_unfolded", "keras", "torch", "onnxruntime"]
     command = [
         *(sys.executable, "-m", "benchmarks.peers", "--models=mobilenet_v1", "--work=infer"),
         *(f"--contenders={','.join(contenders)}", "--size=32", "--batch=2", "--rounds=2"),

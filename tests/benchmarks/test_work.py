@@ -1,12 +1,20 @@
 """What the benchmarks time is zoo's own step and forward pass."""
 
+import doctest
+
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import work
+from benchmarks.peers import contenders
 import zoo
-from zoo.errors import ZooError
+
+
+@pytest.mark.parametrize("module", [work, contenders])
+def test_examples_are_true(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted and not outcome.failed
 
 
 def test_training_learns_its_noise():
@@ -24,16 +32,23 @@ def test_training_learns_its_noise():
 def test_inference_is_the_models_own():
     made = work.make_inference("linear", batch_size=3)
     model = zoo.create_model("linear")
-    expected = model.apply(made.variables, made.images, train=False)
+    expected = np.asarray(model.apply(made.variables, made.images, train=False))
     np.testing.assert_allclose(made.apply(made.variables, made.images), expected, atol=1e-5)
     assert made.parameters == sum(p.size for p in jax.tree.leaves(made.variables["params"]))
     assert made.images.shape == (3, 28, 28, 1)
 
 
-@pytest.mark.skipif(hasattr(zoo, "fold_batchnorm"), reason="it is there")
-def test_folding_that_is_not_there_is_told():
-    with pytest.raises(ZooError, match="fold_batchnorm is not there"):
-        work.make_inference("linear", batch_size=1, folded=True)
+@pytest.mark.slow
+def test_folded_inference_is_the_same():
+    plain, folded = (
+        work.make_inference("mobilenet_v1_025", batch_size=2, image_size=32, folded=folded)
+        for folded in (False, True)
+    )
+    assert set(plain.variables) == {"params", "batch_stats"} and set(folded.variables) == {"params"}
+    assert plain.parameters == folded.parameters
+    expected = np.asarray(plain.apply(plain.variables, plain.images))
+    logits = folded.apply(folded.variables, folded.images)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["vgg16", "googlenet", "efficientnet_b0", "lenet5"])
