@@ -81,7 +81,7 @@ def _forward(
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     rows = tuple(range(x.ndim - 1))
     means = [wide.mean(rows), jnp.square(wide).mean(rows)]
-    mean, square = _mean_across(means, axis_name, groups)
+    mean, square = mean_across(means, axis_name, groups)
     var = jnp.maximum(square - jnp.square(mean), 0)
     y = (wide - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
     # Scale and bias go along for their values and types; arrays of [C] cost nothing.
@@ -107,7 +107,7 @@ def _backward(
     dbias, dscale = dy.sum(rows), (dy * centred).sum(rows)
     count = x.size // x.shape[-1]
     means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dy_centred_mean, dmean, dvar = _mean_across(means, axis_name, groups)
+    dy_mean, dy_centred_mean, dmean, dvar = mean_across(means, axis_name, groups)
     slope = scale * rstd
     # Of what depends on the statistics: a constant, and a multiple of the centred input.
     dx = slope * (dy - dy_mean - centred * dy_centred_mean)
@@ -115,7 +115,7 @@ def _backward(
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
-def _mean_across(
+def mean_across(
     arrays: Sequence[jax.Array], axis_name: AxisName, groups: AxisGroups
 ) -> Sequence[jax.Array]:
     """Returns the means of arrays of one shape over mapped axes, which are sent together."""
