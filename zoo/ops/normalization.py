@@ -15,8 +15,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-AxisName = str | tuple[str, ...] | None
-AxisGroups = tuple[tuple[int, ...], ...] | None  # as `jax.lax.psum` takes them; hashable
+from zoo.ops.across import AxisGroups, AxisName, mean_across
+from zoo.ops.pointwise import pointwise_norm_train
 
 
 def batch_norm_train(
@@ -115,15 +115,6 @@ def _backward(
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
-def mean_across(
-    arrays: Sequence[jax.Array], axis_name: AxisName, groups: AxisGroups
-) -> Sequence[jax.Array]:
-    """Returns the means of arrays of one shape over mapped axes, which are sent together."""
-    if axis_name is None:
-        return arrays
-    return list(lax.pmean(jnp.stack(arrays), axis_name, axis_index_groups=groups))
-
-
 _batch_norm.defvjp(_forward, _backward)
 
 
@@ -142,6 +133,7 @@ class BatchNorm(nn.BatchNorm):
         use_running_average: bool | None = None,
         *,
         mask: jax.Array | None = None,
+        after: nn.Module | None = None,
     ) -> jax.Array:
         """Returns x normalised, and updates the averages in training.
 
@@ -149,6 +141,8 @@ class BatchNorm(nn.BatchNorm):
           x: [..., C].
           use_running_average: instead of the field of that name.
           mask: not here.
+          after: a bound convolution to put x through first, whose output nobody else needs.
+            Where that saves memory the two are computed as one, by `pointwise_norm_train`.
 
         Raises:
           ValueError: for a mask, or a field that is not as it has to be.
@@ -157,7 +151,11 @@ class BatchNorm(nn.BatchNorm):
         average = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        shape = (x.shape[-1],)
+        kernel = None
+        if after is not None:
+            kernel = None if average or self.is_initializing() else self._widens(x, after)
+            x = after(x) if kernel is None else x
+        shape = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
@@ -165,19 +163,34 @@ class BatchNorm(nn.BatchNorm):
         if average:
             y = (x - running_mean.value) * (lax.rsqrt(running_var.value + self.epsilon) * scale)
             return (y + bias).astype(canonicalize_dtype(x, scale, bias, dtype=self.dtype))
-        y, mean, var = batch_norm_train(
-            x,
-            scale,
-            bias,
-            self.epsilon,
-            axis_name=None if self.is_initializing() else self.axis_name,
-            axis_index_groups=self.axis_index_groups,
-            dtype=self.dtype,
-        )
+        together: Any = {"axis_name": None if self.is_initializing() else self.axis_name}
+        together["axis_index_groups"] = self.axis_index_groups
+        if kernel is None:
+            y, mean, var = batch_norm_train(
+                x, scale, bias, self.epsilon, **together, dtype=self.dtype
+            )
+        else:
+            y, mean, var = pointwise_norm_train(
+                x.astype(self.dtype), kernel, scale, bias, self.epsilon, **together
+            )
         if not self.is_initializing():
             for running, new in ((running_mean, mean), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return y
+
+    def _widens(self, x: jax.Array, conv: Any) -> jax.Array | None:
+        """Returns the kernel [I, O] of a convolution that is better not stored, or None.
+
+        One of 1x1 at each position that puts out more channels than it takes in, in half
+        precision: more would be lost in products of float32 than there is to save.
+        """
+        kernel = conv.get_variable("params", "kernel")
+        inside, out = kernel.shape[-2:]
+        pointwise = kernel.shape == (1, 1, x.shape[-1], out) and out > inside
+        plain = conv.strides in (1, (1, 1)) and not conv.use_bias
+        plain = plain and conv.padding in ("symmetric", "SAME", "VALID", 0)
+        half = self.dtype is not None and jnp.finfo(self.dtype).bits == 16
+        return kernel[0, 0] if pointwise and plain and half else None
 
     def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
         wrong = [
