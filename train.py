@@ -20,6 +20,7 @@ from zoo.errors import ConfigError, TemporaryError, ZooError
 from zoo.training.config import check_keys, check_values, explain_flags
 from zoo.training.hosts import join, lost_process, several
 from zoo.training.loop import fit
+from zoo.training.startup import start
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/, with :variant behind it if it has any."
@@ -59,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise ConfigError(f"{argv[1]!r} is not a flag; flags begin with --")
-        company = join(CONFIG.value)
+        config = CONFIG.value
+        start(config.compilation_cache, on_cpu=config.parallel.simulate_devices > 0)
+        company = join(config)
     except ZooError as error:
         return report(error)
     error = train()

@@ -1,6 +1,7 @@
 """What every result in benchmarks/results/ carries, and how it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import csv
 import datetime
 import json
 import os
@@ -17,11 +18,12 @@ from zoo.training.report import versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def surroundings(program: str, **packages: str) -> dict[str, Any]:
+def surroundings(program: str, *, device: str | None = None, **packages: str) -> dict[str, Any]:
     """Returns when, where and with what a result was made.
 
     Args:
       program: the module's name, benchmarks.x.
+      device: its kind; None to ask JAX, which takes the devices then.
       **packages: versions of what the program needs besides zoo's own requirements.
     """
     commit = subprocess.run(
@@ -35,9 +37,10 @@ def surroundings(program: str, **packages: str) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "commit": commit,
-        "device": jax.devices()[0].device_kind,
+        "device": jax.devices()[0].device_kind if device is None else device,
         "cores": os.cpu_count(),
         "niceness": os.nice(0),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {**packages, **versions()},
     }
 
@@ -49,4 +52,21 @@ def write(name: str, result: Mapping[str, Any]) -> Path:
     # One line for each key: lists of numbers stay in it.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
     file.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
+    return file
+
+
+def write_csv(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes results/NAME.csv, a line for each row, and returns its path.
+
+    Args:
+      name: of the file.
+      rows: values by column; a row need not have all columns.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.csv"
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
     return file

@@ -34,6 +34,7 @@ from zoo.training.epochs import make_trainer
 from zoo.training.feeds import make_feed
 from zoo.training.replicas import replicate
 from zoo.training.setup import Setup, build, open_data
+from zoo.training.startup import start
 from zoo.training.totals import Totals
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, as of train.py.")
@@ -164,6 +165,7 @@ def compare_seeds(config: Config, seeds: int) -> dict[str, Any]:
 def compare_programs(seeds: int) -> dict[str, Any]:
     """Returns the wall time of train.py with several seeds, and of as many runs of it."""
     given = [a for a in sys.argv[1:] if a.startswith("--config")]
+    given.append("--config.compilation_cache=")  # each compiles what it needs
 
     def seconds(arguments: Sequence[str]) -> float:
         with tempfile.TemporaryDirectory() as workdir:
@@ -194,6 +196,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"{argv[1]!r} is not a flag; flags begin with --")
     config, seeds = CONFIG.value, SEEDS.value
+    start("")  # nothing is kept: what compiles is told
     recipe = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
     result = {"recipe": recipe, **surroundings("benchmarks.resident")}
     before = os.getloadavg()

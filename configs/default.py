@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     config.max_skipped = 10  # steps in a row that may be undone because they are not finite
     config.dry_run = False  # say what would train and what a step costs, and do nothing
     config.check_gradients = False  # compare them with finite differences, and do nothing
+    # Where compiled programs are kept for the next start, a folder of yours alone; "": nowhere.
+    config.compilation_cache = placeholder(str)  # None: ~/.cache/zoo/xla ($XDG_CACHE_HOME)
 
     config.model = ConfigDict()
     config.model.name = "lenet5"  # see zoo.list_models()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoo.description import describe
+    from zoo.folding import fold_batchnorm
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
     from zoo.weights.loading import load, load_weights, preprocessing
@@ -20,6 +21,7 @@ __all__ = [
     "compound_scaling",
     "create_model",
     "describe",
+    "fold_batchnorm",
     "list_models",
     "load",
     "load_weights",
@@ -31,6 +33,7 @@ _HOMES = {
     "compound_scaling": "zoo.models.efficientnet",
     "create_model": "zoo.registry",
     "describe": "zoo.description",
+    "fold_batchnorm": "zoo.folding",
     "list_models": "zoo.registry",
     "load": "zoo.weights.loading",
     "load_weights": "zoo.weights.loading",

@@ -143,7 +143,9 @@ def augment_command(arguments: argparse.Namespace) -> None:
         raise ConfigError("--rows and --columns must be 1 or more, --step 0 or more")
     config = read_config(arguments.config, arguments.rest)
     from zoo.training.preview import preview
+    from zoo.training.startup import start
 
+    start(config.compilation_cache)
     grid = preview(
         config, arguments.split, step=arguments.step, rows=arguments.rows, columns=arguments.columns
     )

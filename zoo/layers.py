@@ -11,6 +11,10 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.ops.convolution import conv2d
+from zoo.ops.normalization import BatchNorm
+from zoo.ops.pooling import max_pool2d
+
 Layer = Callable[..., nn.Module]  # a module class, or one with some of its fields bound
 Endpoints = dict[str, Any]  # arrays by name; `aux_logits` is a tuple of them
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
@@ -131,7 +135,7 @@ class Classifier(nn.Module):
           momentum: of the averages, 0.9 being torch's 0.1.
         """
         return functools.partial(
-            nn.BatchNorm,
+            BatchNorm,
             use_running_average=not train,
             momentum=momentum,
             epsilon=epsilon,
@@ -239,14 +243,8 @@ class Conv(nn.Module):
             # One position: a dense layer, several times faster if it is computed as one.
             x = jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
         else:
-            x = lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.strides, self.strides),
-                explicit_padding(self.padding, window),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=self.groups,
-            )
+            padding = explicit_padding(self.padding, window)
+            x = conv2d(x, kernel, strides=self.strides, padding=padding, groups=self.groups)
         return x if bias is None else x + bias
 
 
@@ -263,7 +261,7 @@ def max_pool(
             (low, high + ceil_padding(size + low + high, window, strides, size + low))
             for size, (low, high) in zip(x.shape[1:3], explicit_pairs(pads), strict=True)
         )
-    return nn.max_pool(x, (window, window), (strides, strides), pads)
+    return max_pool2d(x, window, strides, pads)
 
 
 def explicit_pairs(padding: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zoo.layers import Conv
-from zoo.ops.normalization import BatchNorm, batch_norm_train
+from zoo.ops.normalization import BatchNorm, batch_norm_train, norm_after
 from zoo.ops.pointwise import pointwise_norm_train, rectify
 
 EPSILON = 1e-3
@@ -149,7 +149,7 @@ class Block(nn.Module):
     def __call__(self, x):
         conv = Conv(self.features, 1, self.strides, dtype=self.dtype, name="conv")
         norm = BatchNorm(use_running_average=not self.train, dtype=self.dtype, name="bn")
-        return norm(x, after=conv) if self.fused else norm(conv(x))
+        return norm_after(norm, conv, x) if self.fused else norm(conv(x))
 
 
 @pytest.mark.parametrize(

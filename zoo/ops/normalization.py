@@ -83,7 +83,8 @@ def _forward(
     means = [wide.mean(rows), jnp.square(wide).mean(rows)]
     mean, square = mean_across(means, axis_name, groups)
     var = jnp.maximum(square - jnp.square(mean), 0)
-    y = (wide - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+    slope = lax.rsqrt(var + epsilon) * scale
+    y = wide * slope + (bias - mean * slope)
     # Scale and bias go along for their values and types; arrays of [C] cost nothing.
     return (y.astype(dtype), mean, var), (x, scale, bias, mean, var)
 
@@ -102,16 +103,17 @@ def _backward(
     rows = tuple(range(x.ndim - 1))
     wide, dy = x.astype(mean.dtype), dy.astype(mean.dtype)
     rstd = lax.rsqrt(var + epsilon)
-    centred = (wide - mean) * rstd
-    # Both in one pass. What scale and bias get is of these rows alone: whoever maps adds up.
-    dbias, dscale = dy.sum(rows), (dy * centred).sum(rows)
+    # Sums of what is there anyway: a centred copy of x would be written out on its way to both.
+    # What scale and bias get is of these rows alone: whoever maps adds up.
+    dbias = dy.sum(rows)
+    dscale = rstd * ((dy * wide).sum(rows) - mean * dbias)
     count = x.size // x.shape[-1]
     means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dy_centred_mean, dmean, dvar = mean_across(means, axis_name, groups)
+    dy_mean, dscale_mean, dmean, dvar = mean_across(means, axis_name, groups)
+    # dx = slope (dy - mean of dy - centred x times rstd^2 ...), sorted by dy, x and neither.
     slope = scale * rstd
-    # Of what depends on the statistics: a constant, and a multiple of the centred input.
-    dx = slope * (dy - dy_mean - centred * dy_centred_mean)
-    dx += dmean + (2 * dvar / rstd) * centred
+    of_x = 2 * dvar - slope * rstd * dscale_mean
+    dx = slope * dy + of_x * wide + (dmean - slope * dy_mean - of_x * mean)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
@@ -122,7 +124,7 @@ class BatchNorm(nn.BatchNorm):
     """`flax.linen.BatchNorm` over the last axis, by `batch_norm_train` in training.
 
     Variables and results are those of the class it takes the place of, and so are the fields,
-    of which `axis`, `use_scale`, `use_bias`, `use_fast_variance` and
+    of which `axis`, `use_bias`, `use_fast_variance` and
     `force_float32_reductions` have to be as they are there by default.
     """
 
@@ -133,7 +135,7 @@ class BatchNorm(nn.BatchNorm):
         use_running_average: bool | None = None,
         *,
         mask: jax.Array | None = None,
-        after: nn.Module | None = None,
+        after: Any = None,
     ) -> jax.Array:
         """Returns x normalised, and updates the averages in training.
 
@@ -141,8 +143,7 @@ class BatchNorm(nn.BatchNorm):
           x: [..., C].
           use_running_average: instead of the field of that name.
           mask: not here.
-          after: a bound convolution to put x through first, whose output nobody else needs.
-            Where that saves memory the two are computed as one, by `pointwise_norm_train`.
+          after: a bound convolution to put x through first, see `norm_after`.
 
         Raises:
           ValueError: for a mask, or a field that is not as it has to be.
@@ -153,36 +154,38 @@ class BatchNorm(nn.BatchNorm):
         )
         kernel = None
         if after is not None:
-            kernel = None if average or self.is_initializing() else self._widens(x, after)
+            kernel = None if average or self.is_initializing() else self._kernel(x, after)
             x = after(x) if kernel is None else x
         shape = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        else:
+            scale = jnp.ones(shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         if average:
             y = (x - running_mean.value) * (lax.rsqrt(running_var.value + self.epsilon) * scale)
             return (y + bias).astype(canonicalize_dtype(x, scale, bias, dtype=self.dtype))
-        together: Any = {"axis_name": None if self.is_initializing() else self.axis_name}
-        together["axis_index_groups"] = self.axis_index_groups
+        together: Any = {"axis_index_groups": self.axis_index_groups}
+        together["axis_name"] = None if self.is_initializing() else self.axis_name
         if kernel is None:
             y, mean, var = batch_norm_train(
-                x, scale, bias, self.epsilon, **together, dtype=self.dtype
+                x, scale, bias, self.epsilon, dtype=self.dtype, **together
             )
         else:
-            y, mean, var = pointwise_norm_train(
-                x.astype(self.dtype), kernel, scale, bias, self.epsilon, **together
-            )
+            x = x.astype(self.dtype)
+            y, mean, var = pointwise_norm_train(x, kernel, scale, bias, self.epsilon, **together)
         if not self.is_initializing():
             for running, new in ((running_mean, mean), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return y
 
-    def _widens(self, x: jax.Array, conv: Any) -> jax.Array | None:
+    def _kernel(self, x: jax.Array, conv: Any) -> jax.Array | None:
         """Returns the kernel [I, O] of a convolution that is better not stored, or None.
 
-        One of 1x1 at each position that puts out more channels than it takes in, in half
-        precision: more would be lost in products of float32 than there is to save.
+        That is one of 1x1 at each position that puts out more channels than it takes in, in half
+        precision: in float32 accelerators would round more than that in the products.
         """
         kernel = conv.get_variable("params", "kernel")
         inside, out = kernel.shape[-2:]
@@ -195,7 +198,7 @@ class BatchNorm(nn.BatchNorm):
     def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
         wrong = [
             name
-            for name in ("use_scale", "use_bias", "use_fast_variance", "force_float32_reductions")
+            for name in ("use_bias", "use_fast_variance", "force_float32_reductions")
             if not getattr(self, name)
         ]
         wrong += ["axis"] if self.axis not in (-1, x.ndim - 1) else []
@@ -205,6 +208,20 @@ class BatchNorm(nn.BatchNorm):
                 f"{n}={'an array' if n == 'mask' else repr(getattr(self, n))}" for n in wrong
             )
             raise ValueError(
-                f"BatchNorm with {values}: this one has scale and bias and normalises all rows "
+                f"BatchNorm with {values}: this one has a bias and normalises all rows "
                 "over the last axis in one pass; use flax.linen.BatchNorm for others"
             )
+
+
+def norm_after(norm: BatchNorm, conv: Any, x: jax.Array) -> jax.Array:
+    """Returns `norm(conv(x))`, whose middle nobody else needs.
+
+    In training, where it saves memory and traffic, the two are computed as one by
+    `pointwise_norm_train`. A ReLU that follows had better be `zoo.ops.pointwise.rectify`.
+
+    Args:
+      norm: bound.
+      conv: bound, with the fields of `zoo.layers.Conv`.
+      x: [B, H, W, C].
+    """
+    return norm(conv(x)) if norm.use_running_average else norm(x, after=conv)

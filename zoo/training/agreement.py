@@ -23,7 +23,10 @@ from zoo.training.report import versions
 from zoo.training.setup import Setup
 
 # What may differ between hosts: where the data lie, and how they are read.
-PER_HOST = ("data.data_dir", "data.threads", "data.prefetch", "data.cache")
+PER_HOST = (
+    *("data.data_dir", "data.threads", "data.prefetch", "data.cache"),
+    "compilation_cache",
+)
 
 _MARKER = ".together"
 _SHOWN = 3  # differences named per process

@@ -40,6 +40,7 @@ HARMLESS = (
     "max_skipped",
     "dry_run",
     "check_gradients",
+    "compilation_cache",
     "data.data_dir",
     "data.cache",
     "data.resident",

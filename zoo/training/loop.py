@@ -35,6 +35,7 @@ from zoo.training import mesh as meshes
 from zoo.training.agreement import check_agreement
 from zoo.training.averages import mean_tree
 from zoo.training.checkpoint import Checkpoints, Damaged
+from zoo.training.compiled import Compilations, count_compilations
 from zoo.training.config import Config, changed_keys, check_values, plain
 from zoo.training.dry_run import dry_run
 from zoo.training.epochs import make_trainer
@@ -78,8 +79,8 @@ def fit(
     """
     check_values(config)
     simulate_devices(config.parallel.simulate_devices)
-    with watch_progress(config.parallel.watchdog) as watchdog:
-        return _fit(config, Path(workdir), splits, devices, origin, watchdog)
+    with watch_progress(config.parallel.watchdog) as watchdog, count_compilations() as programs:
+        return _fit(config, Path(workdir), splits, devices, origin, watchdog, programs)
 
 
 def _fit(
@@ -89,6 +90,7 @@ def _fit(
     devices: Sequence[meshes.Device] | None,
     origin: str,
     watchdog: Watchdog,
+    programs: Compilations,
 ) -> dict[str, Any]:
     setup = build(config, splits or open_data(config), devices, workdir / "initial_weights")
     if config.dry_run:
@@ -103,7 +105,7 @@ def _fit(
         print_results(results, workdir)
         return results
     with only_one_run(workdir), watch_signals() as stop:
-        run = Run(setup, workdir, stop, watchdog, origin)
+        run = Run(setup, workdir, stop, watchdog, origin, programs)
         with contextlib.closing(run):
             return run.finish(run.train(run.restore_or_create()))
 
@@ -153,10 +155,16 @@ class Run:
     """One run: made by `fit`, used once."""
 
     def __init__(
-        self, setup: Setup, workdir: Path, stop: StopRequest, watchdog: Watchdog, origin: str
+        self,
+        setup: Setup,
+        workdir: Path,
+        stop: StopRequest,
+        watchdog: Watchdog,
+        origin: str,
+        programs: Compilations,
     ):
         self._setup, self._workdir, self._stop, self._origin = setup, workdir, stop, origin
-        self._watchdog = watchdog
+        self._watchdog, self._programs = watchdog, programs
         self._progress = self._make_progress(None)
         self._checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -233,7 +241,9 @@ class Run:
                     jax.block_until_ready(metrics)
                     seconds = self._stopwatch.restart()
                     what = "first step" if len(made) == 1 else f"first {len(made)} steps"
-                    self._reporter.say(f"{what}, with compilation: {seconds:.1f} s")
+                    self._reporter.say(
+                        f"{what}, with compilation: {seconds:.1f} s; so far {self._programs}"
+                    )
                     first = False
                 self._reporter.advance(step)
                 state = self._after_step(step, state)
@@ -433,6 +443,7 @@ class Run:
         if bad:
             results["bad_examples"] = bad
         self._reporter.finish(results)
+        say(f"start-up     {self._programs}")
         return results
 
     def _final_metrics(self, state: TrainState, step: int) -> list[dict[str, dict[str, Any]]]:

@@ -28,6 +28,7 @@ from zoo.training.hosts import describe_processes
 from zoo.training.optimization import Optimization, make_optimization
 from zoo.training.parallel import Parallel, make_parallel
 from zoo.training.report import versions, warn
+from zoo.training.startup import describe_compiler
 from zoo.training.state import TrainState, create_state, parameter_count
 from zoo.training.step import make_eval_step, make_loss, make_statistics_step, make_train_step
 from zoo.weights.importing import listed
@@ -99,6 +100,7 @@ class Setup:
             "kind": jax.devices()[0].device_kind,
             **describe_processes(self.config),
         }
+        sections["compiler"] = describe_compiler()
         sections["versions"] = versions()
         return sections
 

@@ -1,0 +1,92 @@
+"""The products of `zoo.ops.convolution`, all by XLA's convolution."""
+
+import dataclasses
+import functools
+
+import jax
+from jax import lax
+
+Pairs = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """How a kernel of [kh, kw, C / groups, O] is moved over images of [B, H, W, C].
+
+    Attributes:
+      image: H and W.
+      kernel: kh and kw.
+      strides: of rows and columns.
+      padding: zeros (above, below), (left, right).
+      groups: of channels; C for a depthwise convolution.
+    """
+
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: Pairs
+    groups: int = 1
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        sizes = zip(self.image, self.kernel, self.strides, self.padding, strict=True)
+        height, width = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
+        return height, width
+
+
+def make_window(
+    image: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: int | tuple[int, int],
+    padding: str | Pairs,
+    groups: int = 1,
+) -> Window:
+    """Returns a window with strides for both directions and its padding in numbers.
+
+    Args:
+      image: H and W.
+      kernel: kh and kw.
+      strides: of rows and columns.
+      padding: "VALID", "SAME" (TensorFlow's), or zeros (above, below), (left, right).
+      groups: of channels.
+
+    Raises:
+      ValueError: if nothing comes out.
+    """
+    strides = (strides, strides) if isinstance(strides, int) else strides
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(image, kernel, strides, padding)  # pyright: ignore
+    (top, bottom), (left, right) = padding
+    window = Window(image, kernel, strides, ((int(top), int(bottom)), (int(left), int(right))), groups)
+    if min(window.out) < 1:
+        raise ValueError(
+            f"a window of {kernel} with padding {window.padding} does not fit images of {image}"
+        )
+    return window
+
+
+def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
+    """Returns the convolution [B, H', W', O]."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        window.padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=window.groups,
+    )
+
+
+def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
+    """Returns the gradient of the images [B, H, W, C], of that of the result."""
+    shape = (g.shape[0], *window.image, kernel.shape[2] * window.groups)
+    x = jax.ShapeDtypeStruct(shape, g.dtype)
+    return jax.linear_transpose(functools.partial(forward, kernel=kernel, window=window), x)(g)[0]
+
+
+def kernel_gradient(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
+    """Returns the gradient of the kernel [kh, kw, C / groups, O], of images and result's."""
+    shape = (*window.kernel, x.shape[3] // window.groups, g.shape[3])
+    kernel = jax.ShapeDtypeStruct(shape, g.dtype)
+    return jax.linear_transpose(functools.partial(forward, x, window=window), kernel)(g)[0]
