@@ -59,6 +59,7 @@ PEER = flags.DEFINE_list("peer", [], f"Of {', '.join(PEERS)}: ResNet-50 as other
 FULL = flags.DEFINE_bool("full", False, "Compile to the end, which adds cycles.")
 SECONDS = flags.DEFINE_integer("limit", 3600, "Seconds that one program may take to compile.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, ResNet-50's by default.")
+SUFFIX = flags.DEFINE_string("suffix", "", "Ends the name of the file that is written.")
 INTO = flags.DEFINE_string("compile_into", None, "(Used by the program itself.)")
 NAME = flags.DEFINE_string("program", None, "(Likewise.)")
 
@@ -295,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
     show(where, columns)
     result["load_average"] = os.getloadavg()
     slice_name = where.name.replace(":", "_")
-    print(write(f"pod_{config.model.name}_{slice_name}_{DTYPE.value}", result))
+    print(write(f"pod_{config.model.name}_{slice_name}_{DTYPE.value}{SUFFIX.value}", result))
 
 
 if __name__ == "__main__":
