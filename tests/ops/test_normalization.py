@@ -71,9 +71,11 @@ def x64():
 )
 def test_values_and_all_gradients_are_flax(x64, wrap, shape):
     arguments = inputs(shape)
-    close(wrap(ours)(*arguments), flax_norm(*arguments), 1e-9)
-    wanted = jax.jit(lambda *a: pulled_back(flax_norm, a))(*arguments)
-    close(pulled_back(wrap(ours), arguments), wanted, 1e-9)
+
+    def both(norm):
+        return jax.jit(lambda *a: (norm(*a), pulled_back(norm, a)))(*arguments)
+
+    close(both(wrap(ours)), both(flax_norm), 1e-9)
 
 
 def test_gradients_of_gradients_are_flax(x64):
@@ -82,14 +84,16 @@ def test_gradients_of_gradients_are_flax(x64):
     def bumpiness(function, x):
         return jnp.square(jax.grad(lambda x: jnp.sin(function(x, scale, bias)[0]).sum())(x)).sum()
 
-    got, wanted = (jax.grad(functools.partial(bumpiness, f))(x) for f in (ours, flax_norm))
+    got, wanted = (jax.jit(jax.grad(functools.partial(bumpiness, f)))(x) for f in (ours, flax_norm))
     close(got, wanted, 1e-9)
 
 
 def test_vmap_normalises_each_by_itself_or_together(x64):
     x, scale, bias = inputs((4, 6, 3))
-    alone = functools.partial(jax.vmap, in_axes=(0, None, None))
-    close(alone(ours)(x, scale, bias), alone(flax_norm)(x, scale, bias), 1e-9)
+    got, wanted = (
+        jax.jit(jax.vmap(f, in_axes=(0, None, None)))(x, scale, bias) for f in (ours, flax_norm)
+    )
+    close(got, wanted, 1e-9)
 
     def each(norm):
         def values_and_gradients(*arguments):
@@ -97,7 +101,8 @@ def test_vmap_normalises_each_by_itself_or_together(x64):
             # Gradients within what is mapped, as in training.
             return norm_of(*arguments), pulled_back(norm_of, arguments)
 
-        return jax.vmap(values_and_gradients, in_axes=(0, None, None), axis_name="rows")
+        mapped = jax.vmap(values_and_gradients, in_axes=(0, None, None), axis_name="rows")
+        return jax.jit(mapped)
 
     close(each(ours)(x, scale, bias), each(flax_norm)(x, scale, bias), 1e-9)
 

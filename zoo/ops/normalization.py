@@ -15,8 +15,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-AxisName = str | tuple[str, ...] | None
-AxisGroups = tuple[tuple[int, ...], ...] | None  # as `jax.lax.psum` takes them; hashable
+from zoo.ops.across import AxisGroups, AxisName, mean_across
+from zoo.ops.pointwise import pointwise_norm_train
 
 
 def batch_norm_train(
@@ -81,7 +81,7 @@ def _forward(
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     rows = tuple(range(x.ndim - 1))
     means = [wide.mean(rows), jnp.square(wide).mean(rows)]
-    mean, square = _mean_across(means, axis_name, groups)
+    mean, square = mean_across(means, axis_name, groups)
     var = jnp.maximum(square - jnp.square(mean), 0)
     slope = lax.rsqrt(var + epsilon) * scale
     y = wide * slope + (bias - mean * slope)
@@ -109,21 +109,12 @@ def _backward(
     dscale = rstd * ((dy * wide).sum(rows) - mean * dbias)
     count = x.size // x.shape[-1]
     means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dscale_mean, dmean, dvar = _mean_across(means, axis_name, groups)
+    dy_mean, dscale_mean, dmean, dvar = mean_across(means, axis_name, groups)
     # dx = slope (dy - mean of dy - centred x times rstd^2 ...), sorted by dy, x and neither.
     slope = scale * rstd
     of_x = 2 * dvar - slope * rstd * dscale_mean
     dx = slope * dy + of_x * wide + (dmean - slope * dy_mean - of_x * mean)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
-
-
-def _mean_across(
-    arrays: Sequence[jax.Array], axis_name: AxisName, groups: AxisGroups
-) -> Sequence[jax.Array]:
-    """Returns the means of arrays of one shape over mapped axes, which are sent together."""
-    if axis_name is None:
-        return arrays
-    return list(lax.pmean(jnp.stack(arrays), axis_name, axis_index_groups=groups))
 
 
 _batch_norm.defvjp(_forward, _backward)
@@ -144,6 +135,7 @@ class BatchNorm(nn.BatchNorm):
         use_running_average: bool | None = None,
         *,
         mask: jax.Array | None = None,
+        after: Any = None,
     ) -> jax.Array:
         """Returns x normalised, and updates the averages in training.
 
@@ -151,6 +143,7 @@ class BatchNorm(nn.BatchNorm):
           x: [..., C].
           use_running_average: instead of the field of that name.
           mask: not here.
+          after: a bound convolution to put x through first, see `norm_after`.
 
         Raises:
           ValueError: for a mask, or a field that is not as it has to be.
@@ -159,7 +152,11 @@ class BatchNorm(nn.BatchNorm):
         average = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        shape = (x.shape[-1],)
+        kernel = None
+        if after is not None:
+            kernel = None if average or self.is_initializing() else self._kernel(x, after)
+            x = after(x) if kernel is None else x
+        shape = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if self.use_scale:
@@ -170,19 +167,33 @@ class BatchNorm(nn.BatchNorm):
         if average:
             y = (x - running_mean.value) * (lax.rsqrt(running_var.value + self.epsilon) * scale)
             return (y + bias).astype(canonicalize_dtype(x, scale, bias, dtype=self.dtype))
-        y, mean, var = batch_norm_train(
-            x,
-            scale,
-            bias,
-            self.epsilon,
-            axis_name=None if self.is_initializing() else self.axis_name,
-            axis_index_groups=self.axis_index_groups,
-            dtype=self.dtype,
-        )
+        together: Any = {"axis_index_groups": self.axis_index_groups}
+        together["axis_name"] = None if self.is_initializing() else self.axis_name
+        if kernel is None:
+            y, mean, var = batch_norm_train(
+                x, scale, bias, self.epsilon, dtype=self.dtype, **together
+            )
+        else:
+            x = x.astype(self.dtype)
+            y, mean, var = pointwise_norm_train(x, kernel, scale, bias, self.epsilon, **together)
         if not self.is_initializing():
             for running, new in ((running_mean, mean), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return y
+
+    def _kernel(self, x: jax.Array, conv: Any) -> jax.Array | None:
+        """Returns the kernel [I, O] of a convolution that is better not stored, or None.
+
+        That is one of 1x1 at each position that puts out more channels than it takes in, in half
+        precision: in float32 accelerators would round more than that in the products.
+        """
+        kernel = conv.get_variable("params", "kernel")
+        inside, out = kernel.shape[-2:]
+        pointwise = kernel.shape == (1, 1, x.shape[-1], out) and out > inside
+        plain = conv.strides in (1, (1, 1)) and not conv.use_bias
+        plain = plain and conv.padding in ("symmetric", "SAME", "VALID", 0)
+        half = self.dtype is not None and jnp.finfo(self.dtype).bits == 16
+        return kernel[0, 0] if pointwise and plain and half else None
 
     def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
         wrong = [
@@ -200,3 +211,17 @@ class BatchNorm(nn.BatchNorm):
                 f"BatchNorm with {values}: this one has a bias and normalises all rows "
                 "over the last axis in one pass; use flax.linen.BatchNorm for others"
             )
+
+
+def norm_after(norm: BatchNorm, conv: Any, x: jax.Array) -> jax.Array:
+    """Returns `norm(conv(x))`, whose middle nobody else needs.
+
+    In training, where it saves memory and traffic, the two are computed as one by
+    `pointwise_norm_train`. A ReLU that follows had better be `zoo.ops.pointwise.rectify`.
+
+    Args:
+      norm: bound.
+      conv: bound, with the fields of `zoo.layers.Conv`.
+      x: [B, H, W, C].
+    """
+    return norm(conv(x)) if norm.use_running_average else norm(x, after=conv)
