@@ -210,7 +210,6 @@ def test_without_the_package_nothing_changes(monkeypatch):
     [
         ((1, 8, 8, 4), (3, 3, 3, 8), {}, "kernel .3, 3, 3, 8. in 1 groups does not fit"),
         ((1, 8, 8, 4), (3, 3, 2, 7), {"groups": 2}, "in 2 groups does not fit"),
-        ((1, 2, 2, 4), (3, 3, 4, 8), {}, "window of .3, 3. with padding"),
     ],
 )
 def test_what_does_not_fit_is_named(x, w, options, problem):

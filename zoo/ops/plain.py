@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from jax import lax
 
-Pairs = tuple[tuple[int, int], tuple[int, int]]
+Size = tuple[int, ...]  # height and width
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,24 +23,23 @@ class Window:
       groups: of channels; C for a depthwise convolution.
     """
 
-    image: tuple[int, int]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
+    image: Size
+    kernel: Size
+    strides: Size
     padding: Pairs
     groups: int = 1
 
     @property
-    def out(self) -> tuple[int, int]:
+    def out(self) -> Size:
         """Height and width of the result."""
         sizes = zip(self.image, self.kernel, self.strides, self.padding, strict=True)
-        height, width = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
-        return height, width
+        return tuple(max((n + sum(pad) - k) // s + 1, 0) for n, k, s, pad in sizes)
 
 
 def make_window(
-    image: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: int | tuple[int, int],
+    image: Size,
+    kernel: Size,
+    strides: int | Size,
     padding: str | Pairs,
     groups: int = 1,
 ) -> Window:
@@ -51,22 +51,13 @@ def make_window(
       strides: of rows and columns.
       padding: "VALID", "SAME" (TensorFlow's), or zeros (above, below), (left, right).
       groups: of channels.
-
-    Raises:
-      ValueError: if nothing comes out.
     """
     strides = (strides, strides) if isinstance(strides, int) else strides
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(image, kernel, strides, padding)  # pyright: ignore
     (top, bottom), (left, right) = padding
-    window = Window(
-        image, kernel, strides, ((int(top), int(bottom)), (int(left), int(right))), groups
-    )
-    if min(window.out) < 1:
-        raise ValueError(
-            f"a window of {kernel} with padding {window.padding} does not fit images of {image}"
-        )
-    return window
+    pairs = ((int(top), int(bottom)), (int(left), int(right)))
+    return Window(image, kernel, strides, pairs, groups)
 
 
 def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:

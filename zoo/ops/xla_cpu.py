@@ -7,6 +7,7 @@ to XLA. Shapes are those of `zoo.ops.convolution`.
 """
 
 from collections.abc import Iterator
+import functools
 import itertools
 from typing import Any
 
@@ -15,10 +16,10 @@ from jax import lax
 import jax.numpy as jnp
 
 from zoo.ops import plain
-from zoo.ops.plain import Window
+from zoo.ops.plain import Pairs, Size, Window
 
 
-def _is_depthwise(window: Window, kernel: tuple[int, ...]) -> bool:
+def _is_depthwise(window: Window, kernel: Size) -> bool:
     return window.groups > 1 and kernel[2:] == (1, window.groups)
 
 
@@ -26,15 +27,13 @@ def _is_product(window: Window) -> bool:
     return window.kernel == (1, 1) and window.groups == 1 and not any(map(any, window.padding))
 
 
-def pad(
-    x: jax.Array, padding: Any, between: tuple[int, int] = (0, 0), value: float = 0
-) -> jax.Array:
+def pad(x: jax.Array, padding: Pairs, between: Size = (0, 0), value: float = 0) -> jax.Array:
     """Returns images with a margin, and with rows and columns between those there are."""
     rows, columns = ((*pad, inner) for pad, inner in zip(padding, between, strict=True))
     return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
-def taps(window: Window) -> Iterator[tuple[int, int]]:
+def taps(window: Window) -> Iterator[Size]:
     """Yields the row and column of each weight of a kernel."""
     return itertools.product(*map(range, window.kernel))
 
@@ -57,7 +56,8 @@ def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     if _is_depthwise(window, kernel.shape):
         x = pad(x, window.padding)
-        return sum(shifted(x, i, j, window) * kernel[i, j, 0] for i, j in taps(window))
+        terms = (shifted(x, i, j, window) * kernel[i, j, 0] for i, j in taps(window))
+        return functools.reduce(jnp.add, terms)
     return plain.forward(x, kernel, window=window)
 
 
@@ -77,7 +77,7 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
     return plain.input_gradient(g, kernel, window=window)
 
 
-def _geometry(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+def _geometry(window: Window) -> tuple[Size, Size]:
     return window.strides, tuple(low for low, _ in window.padding)
 
 
