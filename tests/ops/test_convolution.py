@@ -16,15 +16,16 @@ from zoo.ops.convolution import conv2d
 from zoo.ops.plain import make_window
 
 PADDINGS = {"VALID": "VALID", "SAME": "SAME", "uneven": ((0, 1), (2, 1))}
-# kernel, strides, groups: each form of xla_cpu, and each kind of kernel oneDNN distinguishes.
+# Kernel, strides, groups, dilation: each form of xla_cpu, each kind of kernel of oneDNN.
 SHAPES = [
-    *itertools.product((1, 3), (1, 2), (1,)),
-    *itertools.product((3, 5), (1, 2), (6,)),
-    *((3, 3, 1), (5, 2, 1), (3, 1, 2), (3, 2, 3), (1, 2, 2), (1, 1, 6)),
+    *itertools.product((1, 3), (1, 2), (1,), (1,)),
+    *itertools.product((3, 5), (1, 2), (6,), (1,)),
+    *((3, 3, 1, 1), (5, 2, 1, 1), (3, 1, 2, 1), (3, 2, 3, 1), (1, 2, 2, 1), (1, 1, 6, 1)),
+    *((3, 1, 1, 2), (3, 2, 1, 3), (3, 1, 6, 2), (3, 2, 6, 2), (3, 1, 2, 2)),
 ]
 CASES = [
-    (kernel, strides, groups, padding)
-    for kernel, strides, groups in SHAPES
+    (kernel, strides, groups, dilation, padding)
+    for kernel, strides, groups, dilation in SHAPES
     for padding in PADDINGS
     if kernel > 1 or padding != "uneven"
 ]
@@ -39,11 +40,11 @@ def use_onednn():
     jax.clear_caches()
 
 
-def arrays(kernel, strides, groups, padding, dtype=np.float32, batch=2):
+def arrays(kernel, strides, groups, padding, dilation=1, dtype=np.float32, batch=2):
     draw = np.random.default_rng(0)
     x = jnp.asarray(draw.normal(size=(batch, 9, 8, 6)), dtype)
     w = jnp.asarray(draw.normal(size=(kernel, kernel, 6 // groups, 12 if groups < 6 else 6)), dtype)
-    window = make_window(x.shape[1:3], w.shape[:2], strides, PADDINGS[padding], groups)
+    window = make_window(x.shape[1:3], w.shape[:2], strides, PADDINGS[padding], groups, dilation)
     g = jnp.asarray(draw.normal(size=(batch, *window.out, w.shape[3])), dtype)
     return x, w, g, window
 
@@ -60,7 +61,11 @@ def products(x, w, g, window, module):
 def ours(x, w, g, window):
     """The same by `conv2d` and its gradients, as whoever is chosen computes them."""
     convolve = functools.partial(
-        conv2d, strides=window.strides, padding=window.padding, groups=window.groups
+        conv2d,
+        strides=window.strides,
+        padding=window.padding,
+        groups=window.groups,
+        dilation=window.dilation,
     )
     y, pull_back = jax.vjp(convolve, x, w)
     return y, *pull_back(g)
@@ -73,25 +78,33 @@ def assert_close(got, wanted, limit):
         assert np.abs(a - b).max() <= limit * np.abs(b).max()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
-@pytest.mark.parametrize(("kernel", "strides", "groups"), SHAPES)
-def test_forms_for_the_cpu_equal_xlas_convolution(kernel, strides, groups, dtype):
+# Every shape in float64, where only rounding could differ; others where they might.
+OTHER_TYPES = [
+    (shape, dtype)
+    for shape in ((1, 2, 1, 1), (3, 1, 1, 1), (3, 2, 6, 1))
+    for dtype in (np.float32, jnp.bfloat16)
+]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [*((s, np.float64) for s in SHAPES), *OTHER_TYPES])
+def test_forms_for_the_cpu_equal_xlas_convolution(shape, dtype):
     limit = {np.float32: 1e-5, np.float64: 1e-13, jnp.bfloat16: 0.03}[dtype]
+    kernel, strides, groups, dilation = shape
     with jax.enable_x64(dtype == np.float64):
         for padding in PADDINGS if kernel > 1 else ("VALID",):
-            case = arrays(kernel, strides, groups, padding, dtype)
-            *of, window = case
+            *of, window = arrays(kernel, strides, groups, padding, dilation, dtype)
             wanted = jax.jit(functools.partial(products, window=window, module=plain))(*of)
             got = jax.jit(functools.partial(products, window=window, module=xla_cpu))(*of)
             assert_close(got, wanted, limit)
 
 
-@pytest.mark.parametrize(("kernel", "strides", "groups", "padding"), CASES)
-def test_onednn_equals_xlas_convolution(kernel, strides, groups, padding, use_onednn):
-    *of, window = arrays(kernel, strides, groups, padding)
+@pytest.mark.parametrize(("kernel", "strides", "groups", "dilation", "padding"), CASES)
+def test_onednn_equals_xlas_convolution(kernel, strides, groups, dilation, padding, use_onednn):
+    *of, window = arrays(kernel, strides, groups, padding, dilation)
     run = jax.jit(functools.partial(ours, window=window))
     assert run.lower(*of).as_text().count(onednn.TARGET) == 3
-    assert_close(run(*of), products(*of, window, plain), 1e-5)
+    wanted = jax.jit(functools.partial(products, window=window, module=plain))(*of)
+    assert_close(run(*of), wanted, 1e-5)
 
 
 def test_derivatives_of_derivatives_in_both_modes():

@@ -33,6 +33,7 @@ def conv2d(
     strides: int | tuple[int, int] = 1,
     padding: str | Pairs = "VALID",
     groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
 ) -> jax.Array:
     """Returns the convolution (without flipping) of images and a kernel, [B, H', W', O].
 
@@ -44,6 +45,7 @@ def conv2d(
       strides: of rows and columns.
       padding: "VALID", "SAME" (TensorFlow's), or zeros (above, below), (left, right).
       groups: of channels; C for a depthwise convolution.
+      dilation: pixels from one weight to the next, along rows and columns.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,7 +56,7 @@ def conv2d(
         raise ValueError(
             f"a kernel {list(kernel.shape)} in {groups} groups does not fit images {list(x.shape)}"
         )
-    window = make_window(x.shape[1:3], kernel.shape[:2], strides, padding, groups)
+    window = make_window(x.shape[1:3], kernel.shape[:2], strides, padding, groups, dilation)
     if min(window.out) < 1:
         return plain.forward(x, kernel, window=window)  # an empty array
     return forward.bind(*_same_axes(x, kernel), window=window)

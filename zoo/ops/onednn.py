@@ -109,7 +109,8 @@ def convolution(kind: str, first: jax.Array, second: jax.Array, *, window: Windo
     """Returns one of the three products of `zoo.ops.convolution`, in a program for a CPU."""
     result = jax.eval_shape(functools.partial(getattr(plain, kind), window=window), first, second)
     (top, bottom), (left, right) = window.padding
-    numbers = (KINDS.index(kind), *window.strides, top, bottom, left, right, window.groups)
+    geometry = (*window.strides, *window.dilation, top, bottom, left, right)
+    numbers = (KINDS.index(kind), *geometry, window.groups)
     return ffi.call(TARGET, numbers, first, second, result=result)
 
 
@@ -279,8 +280,10 @@ _ORDER = {
 
 def _describe(kind: str, image: Any, kernel: Any, out: Any, geometry: Sequence[int]) -> Any:
     """Returns the description of a convolution, or of one of its gradients."""
-    down, right, top, bottom, left, end = geometry
-    window = (_dims(down, right), _dims(0, 0), _dims(top, left), _dims(bottom, end))
+    down, right, lower, further, top, bottom, left, end = geometry
+    # oneDNN counts the pixels between weights.
+    dilation = _dims(lower - 1, further - 1)
+    window = (_dims(down, right), dilation, _dims(top, left), _dims(bottom, end))
     forward = _make(
         "dnnl_convolution_forward_primitive_desc_create",
         *(_engine(), _TRAINING, _DIRECT, image, kernel, None, out, *window, _attributes()),

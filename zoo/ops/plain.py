@@ -21,6 +21,7 @@ class Window:
       strides: of rows and columns.
       padding: zeros (above, below), (left, right).
       groups: of channels; C for a depthwise convolution.
+      dilation: pixels from one weight to the next, along rows and columns.
     """
 
     image: Size
@@ -28,11 +29,17 @@ class Window:
     strides: Size
     padding: Pairs
     groups: int = 1
+    dilation: Size = (1, 1)
+
+    @property
+    def extent(self) -> Size:
+        """Height and width of the pixels that a kernel covers."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     @property
     def out(self) -> Size:
         """Height and width of the result."""
-        sizes = zip(self.image, self.kernel, self.strides, self.padding, strict=True)
+        sizes = zip(self.image, self.extent, self.strides, self.padding, strict=True)
         return tuple(max((n + sum(pad) - k) // s + 1, 0) for n, k, s, pad in sizes)
 
 
@@ -42,6 +49,7 @@ def make_window(
     strides: int | Size,
     padding: str | Pairs,
     groups: int = 1,
+    dilation: int | Size = 1,
 ) -> Window:
     """Returns a window with strides for both directions and its padding in numbers.
 
@@ -51,13 +59,16 @@ def make_window(
       strides: of rows and columns.
       padding: "VALID", "SAME" (TensorFlow's), or zeros (above, below), (left, right).
       groups: of channels.
+      dilation: from one weight to the next.
     """
     strides = (strides, strides) if isinstance(strides, int) else strides
+    dilation = (dilation, dilation) if isinstance(dilation, int) else dilation
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(image, kernel, strides, padding)  # pyright: ignore
+        extent = Window(image, kernel, strides, (), groups, dilation).extent
+        padding = lax.padtype_to_pads(image, extent, strides, padding)  # pyright: ignore
     (top, bottom), (left, right) = padding
     pairs = ((int(top), int(bottom)), (int(left), int(right)))
-    return Window(image, kernel, strides, pairs, groups)
+    return Window(image, kernel, strides, pairs, groups, dilation)
 
 
 def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
@@ -67,6 +78,7 @@ def forward(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         kernel,
         window.strides,
         window.padding,
+        rhs_dilation=window.dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=window.groups,
     )

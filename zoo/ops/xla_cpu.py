@@ -7,6 +7,7 @@ to XLA. Shapes are those of `zoo.ops.convolution`.
 """
 
 from collections.abc import Iterator
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -41,6 +42,7 @@ def taps(window: Window) -> Iterator[Size]:
 def shifted(x: jax.Array, row: int, column: int, window: Window) -> jax.Array:
     """Returns the pixels [B, H', W', C] of padded images that one weight is multiplied with."""
     (down, right), (height, width) = window.strides, window.out
+    row, column = row * window.dilation[0], column * window.dilation[1]
     return lax.slice(
         x,
         (0, row, column, 0),
@@ -69,10 +71,12 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
         sizes = zip(window.image, g.shape[1:3], window.strides, strict=True)
         return pad(dx, tuple((0, n - (m - 1) * s - 1) for n, m, s in sizes), spread)
     if _is_depthwise(window, kernel.shape):
-        sizes = zip(window.image, g.shape[1:3], window.kernel, *_geometry(window), strict=True)
+        sizes = zip(window.image, g.shape[1:3], window.extent, *_geometry(window), strict=True)
         padding = tuple((k - 1 - p, n + p - 1 - (m - 1) * s) for n, m, k, s, p in sizes)
         g = pad(g, padding, spread)
-        back = Window(g.shape[1:3], window.kernel, (1, 1), ((0, 0), (0, 0)), window.groups)
+        back = dataclasses.replace(
+            window, image=g.shape[1:3], strides=(1, 1), padding=((0, 0), (0, 0))
+        )
         return forward(g, kernel[::-1, ::-1], window=back)
     return plain.input_gradient(g, kernel, window=window)
 
@@ -99,15 +103,17 @@ def _depthwise_kernel_gradient(x: jax.Array, g: jax.Array, window: Window) -> ja
     as many reductions over the whole images read them anew each.
     """
     (height, width), (down, right), (rows, columns) = window.kernel, window.strides, g.shape[1:3]
+    lower, further = window.dilation
 
     def add_row(sums: Any, row: jax.Array) -> tuple[Any, None]:
         here = lax.dynamic_index_in_dim(g, row, 1, keepdims=False)
         lines = [
-            lax.dynamic_index_in_dim(x, row * down + i, 1, keepdims=False) for i in range(height)
+            lax.dynamic_index_in_dim(x, row * down + i * lower, 1, keepdims=False)
+            for i in range(height)
         ]
         stop = (columns - 1) * right + 1
         return tuple(
-            total + lax.slice_in_dim(lines[i], j, j + stop, right, 1) * here
+            total + lax.slice_in_dim(lines[i], j * further, j * further + stop, right, 1) * here
             for total, (i, j) in zip(sums, taps(window), strict=True)
         ), None
 
