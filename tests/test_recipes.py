@@ -186,17 +186,8 @@ def test_every_variant_can_be_built(recipe, variant):
     assert setup.plan.num_outputs == len(setup.splits.train.class_names)
 
 
-@pytest.fixture
-def compiled_plainly():
-    """Compiles without most optimisations: for three steps they are what takes the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("compiled_plainly")
 @pytest.mark.parametrize(("recipe", "variant"), SMOKE)
 def test_smoke_trains(recipe, variant, tmp_path):
     config = load(recipe, variant)
