@@ -3,7 +3,8 @@
     python train.py --config=configs/lenet_digits.py --workdir=runs/digits
 
 1,258 training images; LeCun et al. 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
-With `:smoke` it trains for two epochs, to see that everything works.
+For any CPU: about a minute on two cores. Accuracy: see the README. With `:smoke` it trains for two
+epochs, to see that everything works.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,10 @@
     python train.py --config=configs/mlp_digits.py --workdir=runs/mlp \
         --config.model.arguments="{'widths': (64, 32), 'dropout_rate': 0.5}" --config.loss.l1=1e-5
 
-1,258 training images of 8x8 pixels. With `:linear` it is softmax regression, the baseline
-of every course; with `:smoke` it trains for two epochs.
+1,258 training images of 8x8 pixels. The network has no paper; dropout is that of Srivastava et al.
+2014, https://jmlr.org/papers/v15/srivastava14a.html. With `:linear` it is softmax regression, the
+baseline of every course; with `:smoke` it trains for two epochs. For any CPU. Accuracy: see the
+README, which says how long eight seeds take as well.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
     python train.py --config=configs/resnet_digits.py --workdir=runs/resnet
 
 1,258 training images; He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2, with
-its momentum and weight decay. With `:smoke` it makes two steps.
+its momentum and weight decay. For any CPU. Accuracy: see the README; wall time: not measured.
+With `:smoke` it makes two steps.
 """
 
 from ml_collections import ConfigDict

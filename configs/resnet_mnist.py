@@ -10,7 +10,8 @@ data are TFDS's `mnist`, prepared as array_record, whose digits must not be mirr
 
 He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2, with its batch, momentum, peak
 rate and weight decay. So short a training wants a smooth end: the rate falls as a half cosine
-(Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983) instead of in steps.
+(Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983) instead of in steps. For any CPU.
+Wall time and accuracy on MNIST: not measured; on Fashion-MNIST: see the README.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     SCRATCH = tempfile.TemporaryDirectory(prefix="zoo_tests_")
     os.environ["ZOO_TESTS"] = SCRATCH.name
     os.environ["ZOO_TESTS_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "")  # for `-m device`
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Most of what is compiled here runs once: the compiler's last refinements cost more than they save.
+# The programs that tests start (tests/programs.py) are compiled as they are for everyone.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['ZOO_TESTS']}/compiled"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -24,17 +24,40 @@ def test_a_dry_run_says_what_would_train_and_writes_nothing(splits, tmp_path, ca
     )
     config.dry_run = True
     found = fit(config, tmp_path / "run", splits=splits, devices=jax.devices()[:1])
-    shown = [(r["pattern"], r["parameters"], r["rate"], r["decay"]) for r in found["groups"]]
-    assert shown == [
-        ("hidden1/.*", 64 * 8 + 8, "frozen", "0"),
-        (".*/bias", 8 + 10, "0.05", "0"),
-        (".*", 8 * 8 + 8 * 10, "0.5", "0.01"),
+    columns = ("pattern", "parameters", "rate", "decay", "parameters that decay")
+    assert [tuple(row[name] for name in columns) for row in found["groups"]] == [
+        ("hidden1/.*", 64 * 8 + 8, "frozen", "0", 0),
+        (".*/bias", 8 + 10, "0.05", "0", 0),
+        (".*", 8 * 8 + 8 * 10, "0.5", "0.01", 8 * 8 + 8 * 10),
     ]
     assert found["cost"]["parameters"] == "0.0 MiB"
     assert float(found["cost"]["operations"].split()[0]) > 0
     assert not (tmp_path / "run").exists()
     out = capsys.readouterr().out
     assert "What trains" in out and "hidden1/.*" in out and "GFLOP" in out
+
+
+def test_a_dry_run_says_what_decays_and_what_each_device_does(splits, devices, tmp_path, capsys):
+    config = mlp_digits.get_config("smoke")
+    config.model.arguments = {"widths": (512,)}
+    config.batch_size = 16
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.decay = "head/.*"
+    config.dry_run = True
+    found = []
+    for count, fsdp in ((1, 1), (8, 1), (8, 8)):
+        config.parallel.fsdp = fsdp
+        found.append(fit(config, tmp_path / "run", splits=splits, devices=devices[:count]))
+        [row] = found[-1]["groups"]
+        assert row["parameters that decay"] == 512 * 10 + 10  # biases too, as they are named
+        each = f", on each of {count} devices:"
+        assert (each in capsys.readouterr().out) == (count > 1)
+    one, eight, spread = (
+        {name: float(value.split()[0]) for name, value in f["cost"].items()} for f in found
+    )
+    assert eight["operations"] < one["operations"] / 2  # the update is made by each
+    assert eight["optimiser's state"] == one["optimiser's state"] == 0.3
+    assert spread["optimiser's state"] < 0.1
 
 
 @jax.custom_vjp

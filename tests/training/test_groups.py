@@ -21,7 +21,7 @@ from zoo.training.groups import (
     paths_of,
     use_frozen_statistics,
 )
-from zoo.training.optimizer import make_optimizer
+from zoo.training.optimizer import is_kernel, make_optimizer
 from zoo.training.state import parameter_count
 
 RNG = np.random.default_rng(0)
@@ -147,12 +147,12 @@ def test_the_first_rule_counts_and_the_rest_may_be_nothing():
     numbers = dict(zip(paths_of(PARAMS), jax.tree.leaves(assign(PARAMS, groups)), strict=True))
     assert numbers["stem_bn/scale"] == 0
     assert numbers["stem_conv/kernel"] == numbers["stage1/bn/bias"] == 1
-    rows = describe_groups(PARAMS, groups, weight_decay=0.1)
+    rows = describe_groups(PARAMS, groups, is_kernel, weight_decay=0.1)
     assert [(r.arrays, r.parameters) for r in rows] == [(2, 4), (3, 56), (2, 9), (0, 0)]
-    first, second, _ = describe_groups(PARAMS, parse_groups(GROUPS), weight_decay=0.1)
+    first, second, _ = describe_groups(PARAMS, parse_groups(GROUPS), is_kernel, weight_decay=0.1)
     assert (first.rate, first.weight_decay, first.frozen, first.statistics) == (0, 0, True, True)
     assert (second.rate, second.weight_decay, second.frozen) == (0.1, 0, False)
-    assert describe_groups(PARAMS, ())[0].parameters == parameter_count(PARAMS)
+    assert describe_groups(PARAMS, (), is_kernel)[0].parameters == parameter_count(PARAMS)
 
 
 def test_frozen_blocks_keep_their_statistics_unless_told_otherwise():

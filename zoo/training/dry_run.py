@@ -1,5 +1,6 @@
 """What a run would train, and what a step of it would cost, without a step."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from rich.table import Table
 
 from zoo.training import mesh as meshes
 from zoo.training.groups import describe_groups
+from zoo.training.optimizer import decay_mask
 from zoo.training.report import Reporter
 from zoo.training.setup import Setup
-from zoo.training.state import parameter_count
 
 
 def dry_run(setup: Setup, origin: str) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def dry_run(setup: Setup, origin: str) -> dict[str, Any]:
     for row in groups:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
     console.print(table)
-    print(f"A step of {setup.config.batch_size} images, as the compiler sees it:")
+    where = f", on each of {setup.mesh.size} devices" if setup.mesh.size > 1 else ""
+    print(f"A step of {setup.config.batch_size} images, as the compiler sees it{where}:")
     for name, value in cost.items():
         print(f"  {name:<40} {value}")
     return {"groups": groups, "cost": cost}
@@ -47,7 +49,12 @@ def group_rows(setup: Setup) -> list[dict[str, Any]]:
     plan, optimization = setup.plan, setup.optimization
     decay = setup.config.optimizer.weight_decay
     decay = setup.config.optimizer.arguments.to_dict().get("weight_decay", decay)
-    rows = describe_groups(setup.state_like.params, optimization.groups, weight_decay=decay)
+    rows = describe_groups(
+        setup.state_like.params,
+        optimization.groups,
+        decay_mask(setup.config.optimizer.decay),
+        weight_decay=decay,
+    )
     return [
         {
             "pattern": row.pattern,
@@ -55,6 +62,7 @@ def group_rows(setup: Setup) -> list[dict[str, Any]]:
             "parameters": row.parameters,
             "rate": "frozen" if row.frozen else f"{row.rate * plan.learning_rate:.4g}",
             "decay": f"{row.weight_decay:.4g}",
+            "parameters that decay": row.decaying,
             "BatchNorm's averages": "kept" if row.statistics else "move",
         }
         for row in rows
@@ -86,7 +94,7 @@ def step_cost(setup: Setup) -> dict[str, str]:
     compiled = compiled.lower(state, batch, key).compile()
     work, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     cost = {
-        "parameters": f"{4 * parameter_count(state.params) / 2**20:,.1f} MiB",
+        "parameters": f"{_bytes(state.params) / 2**20:,.1f} MiB",
         "optimiser's state": f"{_bytes(state.opt_state) / 2**20:,.1f} MiB",
         "averages of the weights": f"{_bytes((state.ema, state.swa)) / 2**20:,.1f} MiB",
         "operations": f"{work.get('flops', 0) / 1e9:,.4g} GFLOP",
@@ -98,4 +106,8 @@ def step_cost(setup: Setup) -> dict[str, str]:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """Returns what one device holds of a tree, which may be spread over several."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

@@ -269,7 +269,8 @@ class GroupRow:
       arrays: how many match first here.
       parameters: numbers in them.
       rate: factor of the learning rate; 0 if frozen.
-      weight_decay: of kernels; 0 if frozen.
+      weight_decay: of what decays; 0 if frozen.
+      decaying: numbers that it applies to; 0 where it is 0.
       frozen: whether they stay as they are.
       statistics: whether BatchNorm's averages do.
     """
@@ -279,32 +280,53 @@ class GroupRow:
     parameters: int
     rate: float
     weight_decay: float
+    decaying: int
     frozen: bool
     statistics: bool
 
 
 def describe_groups(
-    params: Any, groups: Sequence[Group], *, weight_decay: float = 0.0
+    params: Any,
+    groups: Sequence[Group],
+    mask: Callable[[Any], Any],
+    *,
+    weight_decay: float = 0.0,
 ) -> list[GroupRow]:
     """Returns a row for each group, in their order; one of everything without groups.
 
     Args:
       params: arrays or their shapes.
       groups: as `assign` takes them.
+      mask: params -> tree of bool, what decays.
       weight_decay: of the optimiser.
 
     Raises:
       ConfigError: as `assign`.
     """
     groups = tuple(groups) or (Group(CATCH_ALL),)
-    leaves, numbers = jax.tree.leaves(params), jax.tree.leaves(assign(params, groups))
+    leaves = [
+        (number, p.size, decays)
+        for p, number, decays in zip(
+            *map(jax.tree.leaves, (params, assign(params, groups), mask(params))), strict=True
+        )
+    ]
     rows = []
     for i, group in enumerate(groups):
-        sizes = [p.size for p, number in zip(leaves, numbers, strict=True) if number == i]
+        sizes = [(size, decays) for number, size, decays in leaves if number == i]
         decay = weight_decay if group.weight_decay is None else group.weight_decay
         rate, decay = (0.0, 0.0) if group.frozen else (group.rate, decay)
-        stays = group.frozen, group.keeps_statistics
-        rows.append(GroupRow(group.pattern, len(sizes), sum(sizes), rate, decay, *stays))
+        rows.append(
+            GroupRow(
+                group.pattern,
+                arrays=len(sizes),
+                parameters=sum(size for size, _ in sizes),
+                rate=rate,
+                weight_decay=decay,
+                decaying=sum(size for size, decays in sizes if decays and decay),
+                frozen=group.frozen,
+                statistics=group.keeps_statistics,
+            )
+        )
     return rows
 
 
