@@ -13,6 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import xla_bridge  # whether JAX has started has no public name
 
 from zoo.training.compiled import keep_programs, where_kept
 from zoo.training.report import warn
@@ -49,6 +50,8 @@ _GPU = ("cuda", "gpu", "rocm")
 def start(folder: str | None, *, on_cpu: bool = False) -> None:
     """Sets the compiler's flags and where programs are kept. Call it before JAX has started.
 
+    Where it has started, within a program that calls one of ours, no flag is set any more.
+
     Args:
       folder: for compiled programs, see `zoo.training.compiled.keep_programs`.
       on_cpu: whether the program will use the CPU whatever else there is.
@@ -57,8 +60,10 @@ def start(folder: str | None, *, on_cpu: bool = False) -> None:
     configured = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     platforms = {"cpu"} if on_cpu else find_platforms(configured, _plugins())
     flags = with_flags(given, platforms, _release(metadata.version("jaxlib")))
-    if flags != given:
-        os.environ["XLA_FLAGS"] = flags  # XLA reads it when it starts
+    # XLA reads them when it starts. Later they would change nothing but what JAX believes to have
+    # compiled with, and so under which name it keeps programs.
+    if flags != given and not xla_bridge.backends_are_initialized():
+        os.environ["XLA_FLAGS"] = flags
     problem = keep_programs(folder)
     if problem:
         warn(problem)
