@@ -31,6 +31,8 @@ from zoo.data.source import ArraySource, Splits
 
 ROOT = Path(__file__).parent.parent
 
+jax.devices()  # started: programs that tests call as functions set no flags any more
+
 
 @pytest.fixture(scope="session")
 def splits() -> Splits:

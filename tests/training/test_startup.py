@@ -71,6 +71,10 @@ def test_start_sets_them_for_what_will_be_used(monkeypatch):
     monkeypatch.setattr(startup.metadata, "version", lambda name: "0.10.2.dev1")
     monkeypatch.setattr(startup, "_plugins", lambda: {"xla_cuda12"})
     monkeypatch.setenv("XLA_FLAGS", "")
+    assert jax.devices()
+    start(None, on_cpu=True)
+    assert startup.os.environ["XLA_FLAGS"] == ""  # it is too late
+    monkeypatch.setattr(startup.xla_bridge, "backends_are_initialized", lambda: False)
     start(None, on_cpu=True)
     assert startup.os.environ["XLA_FLAGS"] == CPU
     monkeypatch.setenv("XLA_FLAGS", "")

@@ -13,6 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import xla_bridge  # whether JAX has started has no public name
 
 from zoo.ops import onednn as convolutions
 from zoo.training.compiled import keep_programs, where_kept
@@ -51,6 +52,8 @@ _GPU = ("cuda", "gpu", "rocm")
 def start(folder: str | None, *, on_cpu: bool = False, onednn: bool = True) -> None:
     """Sets up the compiler and where programs are kept. Call it before JAX has started.
 
+    Where it has started, within a program that calls one of ours, nothing of this is set any more.
+
     Args:
       folder: for compiled programs, see `zoo.training.compiled.keep_programs`.
       on_cpu: whether the program will use the CPU whatever else there is.
@@ -60,12 +63,15 @@ def start(folder: str | None, *, on_cpu: bool = False, onednn: bool = True) -> N
     configured = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     platforms = {"cpu"} if on_cpu else find_platforms(configured, _plugins())
     flags = with_flags(given, platforms, _release(metadata.version("jaxlib")))
-    if flags != given:
-        os.environ["XLA_FLAGS"] = flags  # XLA reads it when it starts
-    if platforms == {"cpu"}:
-        keep_memory()
-        if onednn and convolutions.installed():
-            use_onednn()
+    # XLA reads flags when it starts. Later they would change nothing but what JAX believes to have
+    # compiled with, and so under which name it keeps programs.
+    if not xla_bridge.backends_are_initialized():
+        if flags != given:
+            os.environ["XLA_FLAGS"] = flags
+        if platforms == {"cpu"}:
+            keep_memory()
+            if onednn and convolutions.installed():
+                use_onednn()
     problem = keep_programs(folder)
     if problem:
         warn(problem)
