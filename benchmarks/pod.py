@@ -29,6 +29,7 @@ import json
 import os
 from pathlib import Path
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -277,6 +278,8 @@ def main(argv: Sequence[str]) -> None:
             program = next(p for p in wanted if p.name == NAME.value)
             compile_into(Path(INTO.value), program, where, config)
             return
+        # Ended from outside, it ends what it has started as well.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         size = config.data.image_size
         shape = None if size is None else (size, size, config.data.channels or 3)
         flops = 3.0 * describe(config.model.name, image_shape=shape).flops
