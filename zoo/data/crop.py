@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data.augmentation.checks import check_arguments, check_range
+from zoo.data.jpeg import Box, cut, cut_array
+from zoo.data.resize import make_resize
 from zoo.errors import ConfigError
-from zoo.images import fit_image
+from zoo.images import Encoded
 
-Crop = Callable[[np.ndarray, int, int], np.ndarray]
+Crop = Callable[[np.ndarray | Encoded, int, int], np.ndarray]
 
 
 def draw_box(
@@ -24,7 +26,7 @@ def draw_box(
     *,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Returns top, left, height and width of a part of a picture, by its area and shape.
 
     The first of ten boxes that fits, as `geometry.random_box` draws it; where none does, the
@@ -56,7 +58,14 @@ def draw_box(
 
 
 def make_crop(
-    arguments: Mapping[str, Any], *, seed: int, size: int, channels: int, interpolation: str
+    arguments: Mapping[str, Any],
+    *,
+    seed: int,
+    size: int,
+    channels: int,
+    interpolation: str,
+    scaled: bool = False,
+    fast: bool = False,
 ) -> Crop | None:
     """Returns `crop(image, epoch, index)`: uint8 [size, size, channels] of a random part.
 
@@ -69,12 +78,15 @@ def make_crop(
       size: the side of the square wanted, in pixels.
       channels: 1 (luma) or 3.
       interpolation: a key of `zoo.images.INTERPOLATIONS`; shrinking is antialiased.
+      scaled: whether a JPEG may be decoded at a smaller size than it has, see `zoo.data.jpeg`.
+      fast: whether to resize by vector instructions, see `zoo.data.resize`.
 
     Returns:
-      the function of a picture uint8 [H, W, 1 or 3], or None without arguments.
+      the function of a picture uint8 [H, W, 1 or 3], or of a file's content, of which no more is
+      decoded than need be; None without arguments.
 
     Raises:
-      ConfigError: for an unknown argument, or ranges that are none.
+      ConfigError: for an unknown argument, ranges that are none, or a missing library.
     """
     ranges = dict(arguments)
     if not ranges:
@@ -85,13 +97,19 @@ def make_crop(
         draw_box(np.zeros(22), size, size, **ranges)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
+    resize = make_resize(size, channels, interpolation, fast=fast)
+    smallest = size if scaled else None
 
-    def crop(image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+    def crop(image: np.ndarray | Encoded, epoch: int, index: int) -> np.ndarray:
         # The order of examples has the same key; its counter's last word is 0.
         stream = np.random.Philox(key=[seed, epoch], counter=[0, 0, index, 1])
         uniform = (stream.random_raw(22) >> 11) * 2.0**-53
-        top, left, rows, columns = draw_box(uniform, *image.shape[:2], **ranges)
-        part = image[top : top + rows, left : left + columns]
-        return fit_image(part, size, channels, "squash", 1.0, interpolation)
+
+        def draw(height: int, width: int) -> Box:
+            return draw_box(uniform, height, width, **ranges)
+
+        if isinstance(image, Encoded):
+            return resize(cut(image, draw, smallest))
+        return resize(cut_array(image, draw))
 
     return crop

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -67,7 +67,8 @@ class Examples:
 
     Args:
       source: where the examples are.
-      fit: makes a decoded image uint8 [S, S, C] of one fixed shape.
+      fit: makes an image, decoded or `Encoded` as the source has it, uint8 [S, S, C] of one
+        fixed shape.
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
@@ -78,7 +79,7 @@ class Examples:
     def __init__(
         self,
         source: Source,
-        fit: Callable[[np.ndarray], np.ndarray],
+        fit: Callable[[Any], np.ndarray],
         shape: tuple[int, int, int],
         *,
         cache: bool = False,
@@ -96,6 +97,7 @@ class Examples:
         self.target_shape: tuple[int, ...] = getattr(source, "target_shape", ())
         self.target_dtype = np.float32 if self.target_shape else np.int32
         self.bad: dict[int, str] = {}  # index -> what was wrong
+        self._encoded = getattr(source, "encoded", None)
         self._fit, self._crop, self._max_bad = fit, crop, max_bad
         num_classes = None if self.target_shape else len(source.class_names)
         self._check = check or functools.partial(_check_label, num_classes)
@@ -118,7 +120,7 @@ class Examples:
             return self._images[index], target, 1.0
         if index not in self.bad:
             try:
-                image, target = self.source[index]
+                image, target = (self._encoded or self.source.__getitem__)(index)
                 self._check(np.asarray(target)[None], self.source.describe(index))
                 image = self._crop(image, epoch, index) if self._crop else self._fit(image)
                 if self._images is not None:
