@@ -49,8 +49,8 @@ def read_image(path: str | os.PathLike) -> Encoded:
         if not 0 < status.st_size <= MAX_BYTES:
             size = f"{status.st_size:,} bytes, over {MAX_BYTES:,}"
             raise DataError(size if status.st_size else "the file is empty")
-        with open(path, "rb") as file:
-            return Encoded(file.read(), name)
+        with open(path, "rb", buffering=0) as file:  # in one piece
+            return Encoded(file.readall(), name)
     except (OSError, DataError) as error:
         raise DataError(f"{name}: cannot be decoded ({error})") from error
 

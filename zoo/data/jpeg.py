@@ -78,7 +78,7 @@ class Header(NamedTuple):
     described: bool
 
 
-def cut(encoded: Encoded, draw: Draw, smallest: int | None = None) -> Part:
+def cut(encoded: Encoded, draw: Draw, smallest: int | None = None, *, rough: bool = False) -> Part:
     """Returns a part of a picture, decoded as cheaply as possible.
 
     Args:
@@ -86,6 +86,7 @@ def cut(encoded: Encoded, draw: Draw, smallest: int | None = None) -> Part:
       draw: says which part, given the upright picture's height and width.
       smallest: the sides of the part, in pixels, that may not be undercut by decoding at a
         smaller size; None for the full size always.
+      rough: whether simplejpeg may approximate, see above.
 
     Raises:
       DataError: for anything that is not one whole image of an allowed format.
@@ -106,7 +107,7 @@ def cut(encoded: Encoded, draw: Draw, smallest: int | None = None) -> Part:
         at = header.at
         data = b"".join((data[:at], needed.to_bytes(2, "big"), data[at + 2 :]))
         height = needed
-    pixels = _decode(Encoded(data, encoded.name), header, height, factor)
+    pixels = _decode(Encoded(data, encoded.name), header, height, factor, rough)
     return _part(pixels, box, factor, TURNS.get(orientation))
 
 
@@ -164,7 +165,7 @@ def _factor(box: Box, smallest: int | None) -> int:
     return next((f for f in FACTORS if min(box[2:]) >= f * smallest), 1)
 
 
-def _decode(encoded: Encoded, header: Header, height: int, factor: int) -> Pixels:
+def _decode(encoded: Encoded, header: Header, height: int, factor: int, rough: bool) -> Pixels:
     """Returns the upper `height` rows of a JPEG, 1 / factor of the size, rounded up."""
     rows, columns = -(-height // factor), -(-header.width // factor)
     mode = "L" if header.components == 1 else "RGB"
@@ -179,6 +180,8 @@ def _decode(encoded: Encoded, header: Header, height: int, factor: int) -> Pixel
             array = decode_jpeg(
                 encoded.data,
                 "GRAY" if mode == "L" else "RGB",
+                fastdct=rough,
+                fastupsample=rough,
                 min_height=rows if factor > 1 else 0,
                 min_width=columns if factor > 1 else 0,
                 min_factor=factor,

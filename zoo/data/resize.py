@@ -51,12 +51,13 @@ def _make_fast(size: int, mode: str, interpolation: str) -> Resize:
         import cykooz_resizer as library
     except ImportError as error:
         raise ConfigError(
-            f"config.data.fast_resize=True needs cykooz-resizer: pip install 'zoo[fast]' ({error})"
+            f"config.data.decoding='fast' needs cykooz-resizer: pip install 'zoo[fast]' ({error})"
         ) from error
     filters = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3"}
     way = library.ResizeAlg.convolution(library.FilterType[filters[interpolation]])
     kind = library.PixelType.U8 if mode == "L" else library.PixelType.U8x3
     channels, dimensions = len(mode), 2 if mode == "L" else 3
+    whole = library.ResizeOptions(resize_alg=way)
     own = threading.local()  # a resizer has a memory of its own and lets other threads run
 
     def resize(part: Part) -> np.ndarray:
@@ -68,8 +69,11 @@ def _make_fast(size: int, mode: str, interpolation: str) -> Resize:
         height, width = pixels.shape[:2]
         given = library.ImageData(width, height, kind, pixels.tobytes())
         made = library.ImageData(size, size, kind)
-        box = library.CropBox(left, top, right - left, bottom - top)
-        own.resizer.resize(given, made, library.ResizeOptions(resize_alg=way, crop_box=box))
+        options = whole
+        if part.box != (0, 0, width, height):
+            box = library.CropBox(left, top, right - left, bottom - top)
+            options = library.ResizeOptions(resize_alg=way, crop_box=box)
+        own.resizer.resize(given, made, options)
         array = np.frombuffer(made.get_buffer(), np.uint8).reshape(size, size, channels)
         if part.turn is None:
             return array

@@ -435,8 +435,7 @@ def training_crop(config: Config, preprocessing: Preprocessing) -> Crop | None:
         size=preprocessing.image_size,
         channels=len(preprocessing.mean),
         interpolation=preprocessing.interpolation,
-        scaled=config.data.scaled_decoding,
-        fast=config.data.fast_resize,
+        decoding=config.data.decoding,
     )
 
 
