@@ -219,8 +219,7 @@ def in_memory(spec: dict[str, Any]) -> tuple[Any, Any]:
     """Returns images, uint8 [N, S, S], and labels, as many and as large as MNIST's."""
     import numpy as np
 
-    random = np.random.default_rng(0)
-    side = spec["side"]
+    random, side = np.random.default_rng(0), spec["side"]
     images = random.integers(0, 256, (spec["count"], side, side), np.uint8)
     return images, random.integers(0, 10, spec["count"])
 
@@ -268,7 +267,7 @@ def main() -> None:
     make, packages = KINDS[spec["kind"]]
     try:
         batches = make(spec)
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, RuntimeError) as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
     versions = {}
