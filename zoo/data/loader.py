@@ -14,7 +14,7 @@ A batch is a dict of global arrays, sharded along the first axis:
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 import functools
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from zoo.data.source import Source, Target, check_labels
 from zoo.errors import ConfigError, DataError
 
 Batch = dict[str, jax.Array]
+Waiting = Callable[[Future], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -190,6 +191,7 @@ def train_batches(
     *,
     threads: int = 2,
     prefetch: int = 2,
+    waiting: Waiting | None = None,
 ) -> Generator[Batch, None, None]:
     """Yields the training batches of the given steps."""
 
@@ -197,7 +199,7 @@ def train_batches(
         indices, epochs = order.at(step)
         return assemble(examples, indices, epochs, np.ones(len(indices)), sharding)
 
-    return map_ahead(load, steps, threads, prefetch)
+    return map_ahead(load, steps, threads, prefetch, waiting)
 
 
 def eval_batches(
@@ -220,17 +222,30 @@ def eval_batches(
 
 
 def map_ahead(
-    function: Callable[[T], R], items: Iterable[T], threads: int, prefetch: int
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    prefetch: int,
+    waiting: Waiting | None = None,
 ) -> Generator[R, None, None]:
-    """Like `map`, in order, but `threads` work on up to `prefetch` items to come."""
+    """Like `map`, in order, but `threads` work on up to `prefetch` items to come.
+
+    `waiting` is told of a result that is wanted and not there yet; it may return when it is.
+    """
+
+    def wanted(result: Future) -> R:
+        if waiting is not None and not result.done():
+            waiting(result)
+        return result.result()
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-data")
     pending: deque = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > prefetch:
-                yield pending.popleft().result()
+                yield wanted(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield wanted(pending.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
