@@ -12,6 +12,7 @@ from zoo.data.crop import draw_box, make_crop
 from zoo.data.folder import FolderSource
 from zoo.data.loader import Examples, assemble
 from zoo.data.resize import make_resize
+from zoo.data.tfds import TfdsSource
 from zoo.errors import ConfigError, DataError
 from zoo.images import Encoded, decode, fit_image
 from zoo.training.mesh import batch_sharding, make_mesh
@@ -68,6 +69,7 @@ def test_a_part_has_the_pixels_that_it_has_in_the_whole(kind, decoder):
         image = image.convert("L" if kind == "grey" else "CMYK")
     encoded = encode(image, **KINDS.get(kind, {}))
     whole = np.asarray(decode(encoded))
+    np.testing.assert_array_equal(np.asarray(jpeg.load(encoded)), whole)
     # At the top, at the bottom, whole, and ending on, before and behind the edge of a block.
     boxes = [(0, 0, 40, 50), (100, 153, 50, 50), (0, 0, 150, 203)]
     boxes += [(20, 33, bottom - 20, 60) for bottom in range(61, 68)]
@@ -101,6 +103,7 @@ def test_a_part_of_a_turned_picture(orientation, decoder):
     exif[0x0112] = orientation
     encoded = encode(picture(120, 166), exif=exif)
     whole = decode(encoded)
+    np.testing.assert_array_equal(np.asarray(jpeg.load(encoded)), np.asarray(whole))
     assert whole.size == ((120, 166) if orientation >= 5 else (166, 120))
     top, left, rows, columns = 21, 10, 50, 64
     part = jpeg.cut(encoded, always(top, left, rows, columns))
@@ -202,6 +205,48 @@ def test_damaged_files_are_refused_by_name(kind, decoder):
     data = damaged(encode(picture(64, 64)).data)[kind]
     with pytest.raises(DataError, match=r"x\.jpg: cannot be decoded"):
         jpeg.cut(Encoded(data, "x.jpg"), always(0, 0, 8, 8))
+
+
+def test_tfds_gives_the_files_of_pictures_of_varying_size(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pictures = [picture(64, 80 + i) for i in range(3)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [encode(image, exif=exif).data for image in pictures]
+
+    with tfds.core.registered.skip_registration():
+
+        class Turned(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                image = tfds.features.Image(encoding_format="jpeg")
+                kinds = {"image": image, "label": tfds.features.ClassLabel(num_classes=3)}
+                features = tfds.features.FeaturesDict(kinds)
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                for i, data in enumerate(files):
+                    yield i, {"image": io.BytesIO(data), "label": i}
+
+    tfds.disable_progress_bar()
+    Turned(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    source = TfdsSource("turned", "train", str(tmp_path), "image", "label")
+    options = {"seed": 7, "size": 24, "channels": 3, "interpolation": "bilinear"}
+    crop = make_crop({"scale": (0.2, 1)}, **options)
+    examples = Examples(source, lambda image: np.asarray(image)[:8, :8], (8, 8, 3))
+    for i in range(3):
+        encoded, label = source.encoded(i)
+        assert encoded == Encoded(files[label], f"turned train example {i}")
+        upright = decode(encoded)
+        assert upright.size == (64, 80 + label)
+        np.testing.assert_array_equal(examples.read(i)[0], np.asarray(upright)[:8, :8])
+        cropped = Examples(source, fit_image, (24, 24, 3), crop=crop).read(i, 1)[0]
+        assert cropped.shape == (24, 24, 3) and cropped.std() > 5
+    assert source[0][0].shape[-1] == 3 and "tensorflow" not in sys.modules
 
 
 def test_what_stands_behind_the_end_does_not_matter(decoder):

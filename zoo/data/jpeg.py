@@ -115,6 +115,21 @@ def cut(encoded: Encoded, draw: Draw, smallest: int | None = None, *, rough: boo
     return _part(pixels, box, factor, TURNS.get(orientation))
 
 
+def load(encoded: Encoded) -> Image.Image:
+    """Returns a whole picture, upright, in Pillow's mode L or RGB: the pixels of `images.decode`.
+
+    Raises:
+      DataError: for anything that is not one whole image of an allowed format.
+    """
+    header = None if decode_jpeg is None else read_header(encoded.data)
+    if header is None:
+        return decode(encoded)
+    pixels = _decode(encoded, header, header.height, 1, False)
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    turn = TURNS.get(_orientation(encoded.data)) if header.described else None
+    return image if turn is None else image.transpose(turn)
+
+
 def read_header(data: bytes) -> Header | None:
     """Returns the header of a usual, whole JPEG: 8 bits, grey or of three colours; else None.
 

@@ -22,8 +22,10 @@ import jax
 import numpy as np
 
 from zoo.data.crop import Crop
+from zoo.data.jpeg import load
 from zoo.data.source import Source, Target, check_labels
 from zoo.errors import ConfigError, DataError
+from zoo.images import Encoded
 
 Batch = dict[str, jax.Array]
 Waiting = Callable[[Future], None]
@@ -68,8 +70,7 @@ class Examples:
 
     Args:
       source: where the examples are.
-      fit: makes an image, decoded or `Encoded` as the source has it, uint8 [S, S, C] of one
-        fixed shape.
+      fit: makes an image, an array or Pillow's, uint8 [S, S, C] of one fixed shape.
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
@@ -123,7 +124,10 @@ class Examples:
             try:
                 image, target = (self._encoded or self.source.__getitem__)(index)
                 self._check(np.asarray(target)[None], self.source.describe(index))
-                image = self._crop(image, epoch, index) if self._crop else self._fit(image)
+                if self._crop is not None:
+                    image = self._crop(image, epoch, index)
+                else:
+                    image = self._fit(load(image) if isinstance(image, Encoded) else image)
                 if self._images is not None:
                     self._images[index] = image
                     self._targets[index] = target  # last: it says that the image is there
