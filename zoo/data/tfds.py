@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -152,7 +152,7 @@ def _varies(feature: Any) -> bool:
 
     if not isinstance(feature, kinds.Image) or feature.np_dtype != np.uint8:
         return False
-    height, width, channels = feature.shape
+    height, width, channels = cast(tuple, feature.shape)
     return None in (height, width) and channels in (1, 3)
 
 
