@@ -35,12 +35,18 @@ def zoo(spec: dict[str, Any]) -> Callable[[], Batches]:
     import jax
     import numpy as np
 
+    from zoo.data import jpeg
     from zoo.data.crop import make_crop
     from zoo.data.loader import Examples, Order, train_batches
     from zoo.data.source import ArraySource, open_splits
     from zoo.training.mesh import batch_sharding, make_mesh
     from zoo.weights.preprocessing import Preprocessing
 
+    if spec["fast"]:
+        import cykooz_resizer  # noqa: F401 (if it is missing, that is said now)
+        import simplejpeg  # noqa: F401
+    else:
+        jpeg.decode_jpeg = None  # as if it were not installed
     crop = None
     if spec["source"] == "memory":
         source = ArraySource(*in_memory(spec))
@@ -53,10 +59,6 @@ def zoo(spec: dict[str, Any]) -> Callable[[], Batches]:
         resized, side = SIZES[spec["task"]]
         channels, prepared = 3, Preprocessing(side, crop_fraction=side / resized)
         if spec["task"] == "train":
-            import zoo.data.jpeg
-
-            if not spec["fast"]:
-                zoo.data.jpeg.decode_jpeg = None  # as if it were not installed
             crop = make_crop(
                 {"scale": SCALE, "ratio": RATIO},
                 seed=0,
