@@ -1,10 +1,11 @@
 """Images on their way into a network: decode, convert, fit to its size, normalise."""
 
 from collections.abc import Sequence
+import io
 import os
 from pathlib import Path
 import stat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +15,8 @@ from zoo.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 MAX_PIXELS = 100_000_000  # a larger image is a decompression bomb or a mistake
+MAX_BYTES = 2**29  # of a file: more than that many pixels need in any format
+ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 are mirrored and rotated
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -23,6 +26,49 @@ INTERPOLATIONS = {
 }
 FITS = ("squash", "crop", "pad")
 CHANNEL_ORDERS = ("RGB", "BGR")
+
+
+class Encoded(NamedTuple):
+    """The content of an image file, not yet decoded, and what to call it in messages."""
+
+    data: bytes
+    name: str
+
+
+def read_image(path: str | os.PathLike) -> Encoded:
+    """Returns the content of an image file.
+
+    Raises:
+      DataError: for what is no file, is empty, or has more than `MAX_BYTES`.
+    """
+    name = os.fsdecode(path)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("not a regular file")
+        if not 0 < status.st_size <= MAX_BYTES:
+            size = f"{status.st_size:,} bytes, over {MAX_BYTES:,}"
+            raise DataError(size if status.st_size else "the file is empty")
+        with open(path, "rb", buffering=0) as file:  # in one piece
+            return Encoded(file.readall(), name)
+    except (OSError, DataError) as error:
+        raise DataError(f"{name}: cannot be decoded ({error})") from error
+
+
+def decode(encoded: Encoded) -> Image.Image:
+    """Returns an image in Pillow's mode L if it is grey, else RGB; see `decode_image`.
+
+    Raises:
+      DataError: for anything that is not one whole image of an allowed format.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded.data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
+            image.load()
+            return _to_8_bit(_upright(image))
+    except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
+        raise DataError(f"{encoded.name}: cannot be decoded ({error})") from error
 
 
 def decode_image(path: str | os.PathLike) -> np.ndarray:
@@ -35,24 +81,14 @@ def decode_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
       DataError: for anything that is not one whole image of an allowed format.
     """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a regular file")
-        if status.st_size == 0:
-            raise DataError("the file is empty")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
-            image.load()
-            return to_array(image)
-    except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
-        raise DataError(f"{os.fsdecode(path)}: cannot be decoded ({error})") from error
+    return to_array(decode(read_image(path)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        if 2 <= image.getexif().get(ORIENTATION, 1) <= 8:
+            return ImageOps.exif_transpose(image)
+        return image
     except Exception:  # a malformed EXIF block says nothing about the pixels
         return image
 
@@ -64,7 +100,29 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return to_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Returns an image in a mode of Pillow; unlike its `convert`, without copying what is."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def to_pillow(image: Any) -> Image.Image:
+    """Returns a path, `Encoded`, a Pillow image or an array as an image of mode L or RGB.
+
+    Raises:
+      DataError: for a file that cannot be decoded.
+      ValueError: for what is none of these.
+    """
+    if isinstance(image, Encoded):
+        return decode(image)
+    if isinstance(image, str | os.PathLike):
+        return decode(read_image(image))
+    if isinstance(image, Image.Image):
+        return _to_8_bit(_upright(image))
+    array = to_array(image)
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def to_array(image: Any) -> np.ndarray:
@@ -86,7 +144,7 @@ def to_array(image: Any) -> np.ndarray:
 
 
 def fit_image(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     size: int,
     channels: int,
     fit: str = "crop",
@@ -96,7 +154,7 @@ def fit_image(
     """Returns an image as uint8 [size, size, channels].
 
     Args:
-      image: uint8 [H, W, 1 or 3].
+      image: uint8 [H, W, 1 or 3], or what `decode` and `to_pillow` return.
       size: the side of the square wanted, in pixels.
       channels: 1 (luma) or 3.
       fit: "squash" stretches to a square of size / crop_fraction, rounded down, "crop"
@@ -108,8 +166,8 @@ def fit_image(
     Raises:
       DataError: if the image is so narrow that "crop" would enlarge it beyond `MAX_PIXELS`.
     """
-    pil = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    pil = pil.convert("L" if channels == 1 else "RGB")
+    pil = image if isinstance(image, Image.Image) else to_pillow(image)
+    pil = to_mode(pil, "L" if channels == 1 else "RGB")
     resample = INTERPOLATIONS[interpolation]
     width, height = pil.size
     shorter = int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342

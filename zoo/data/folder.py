@@ -9,7 +9,7 @@ import numpy as np
 from zoo.data.source import Target, digest, parse_split, slice_bounds
 from zoo.data.table import TABLE, Table, read_table, targets_of
 from zoo.errors import ConfigError, DataError
-from zoo.images import decode_image, is_image_name
+from zoo.images import Encoded, decode, is_image_name, read_image, to_array
 
 SPLIT_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 
@@ -88,8 +88,13 @@ class FolderSource:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Target]:
+        encoded, target = self.encoded(index)
+        return to_array(decode(encoded)), target
+
+    def encoded(self, index: int) -> tuple[Encoded, Target]:
+        """Returns the file's content and the target."""
         target = self.labels[index]
-        return decode_image(self._paths[index]), target if self.target_shape else int(target)
+        return read_image(self._paths[index]), target if self.target_shape else int(target)
 
     def describe(self, index: int) -> str:
         return str(self._paths[index])

@@ -14,18 +14,21 @@ A batch is a dict of global arrays, sharded along the first axis:
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from zoo.data.crop import Crop
+from zoo.data.jpeg import load
 from zoo.data.source import Source, Target, check_labels
 from zoo.errors import ConfigError, DataError
+from zoo.images import Encoded
 
 Batch = dict[str, jax.Array]
+Waiting = Callable[[Future], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -67,7 +70,7 @@ class Examples:
 
     Args:
       source: where the examples are.
-      fit: makes a decoded image uint8 [S, S, C] of one fixed shape.
+      fit: makes an image, an array or Pillow's, uint8 [S, S, C] of one fixed shape.
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
@@ -78,7 +81,7 @@ class Examples:
     def __init__(
         self,
         source: Source,
-        fit: Callable[[np.ndarray], np.ndarray],
+        fit: Callable[[Any], np.ndarray],
         shape: tuple[int, int, int],
         *,
         cache: bool = False,
@@ -96,6 +99,7 @@ class Examples:
         self.target_shape: tuple[int, ...] = getattr(source, "target_shape", ())
         self.target_dtype = np.float32 if self.target_shape else np.int32
         self.bad: dict[int, str] = {}  # index -> what was wrong
+        self._encoded = getattr(source, "encoded", None)
         self._fit, self._crop, self._max_bad = fit, crop, max_bad
         num_classes = None if self.target_shape else len(source.class_names)
         self._check = check or functools.partial(_check_label, num_classes)
@@ -118,9 +122,12 @@ class Examples:
             return self._images[index], target, 1.0
         if index not in self.bad:
             try:
-                image, target = self.source[index]
+                image, target = (self._encoded or self.source.__getitem__)(index)
                 self._check(np.asarray(target)[None], self.source.describe(index))
-                image = self._crop(image, epoch, index) if self._crop else self._fit(image)
+                if self._crop is not None:
+                    image = self._crop(image, epoch, index)
+                else:
+                    image = self._fit(load(image) if isinstance(image, Encoded) else image)
                 if self._images is not None:
                     self._images[index] = image
                     self._targets[index] = target  # last: it says that the image is there
@@ -188,6 +195,7 @@ def train_batches(
     *,
     threads: int = 2,
     prefetch: int = 2,
+    waiting: Waiting | None = None,
 ) -> Generator[Batch, None, None]:
     """Yields the training batches of the given steps."""
 
@@ -195,7 +203,7 @@ def train_batches(
         indices, epochs = order.at(step)
         return assemble(examples, indices, epochs, np.ones(len(indices)), sharding)
 
-    return map_ahead(load, steps, threads, prefetch)
+    return map_ahead(load, steps, threads, prefetch, waiting)
 
 
 def eval_batches(
@@ -218,17 +226,30 @@ def eval_batches(
 
 
 def map_ahead(
-    function: Callable[[T], R], items: Iterable[T], threads: int, prefetch: int
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    prefetch: int,
+    waiting: Waiting | None = None,
 ) -> Generator[R, None, None]:
-    """Like `map`, in order, but `threads` work on up to `prefetch` items to come."""
+    """Like `map`, in order, but `threads` work on up to `prefetch` items to come.
+
+    `waiting` is told of a result that is wanted and not there yet; it may return when it is.
+    """
+
+    def wanted(result: Future) -> R:
+        if waiting is not None and not result.done():
+            waiting(result)
+        return result.result()
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-data")
     pending: deque = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > prefetch:
-                yield pending.popleft().result()
+                yield wanted(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield wanted(pending.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

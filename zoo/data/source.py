@@ -15,6 +15,9 @@ Target: TypeAlias = int | np.ndarray
 class Source(Protocol):
     """Random access to images with targets. Safe to read from several threads.
 
+    A source of files may have a method `encoded(index)` as well, which returns the file's content,
+    `zoo.images.Encoded`, in the image's place: a random part needs not all of it decoded.
+
     A target is a label, or K numbers, float32 [K]: labels of which several may be true, values
     to predict. A source of the latter has an attribute `target_shape`, (K,).
 

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from zoo.data.source import Target, digest
 from zoo.errors import ConfigError, DataError, suggest
+from zoo.images import Encoded
 
 
 class TfdsSource:
@@ -21,6 +22,10 @@ class TfdsSource:
     * a list of ClassLabels, of any length: 1 for each class that is in it, else 0, [classes];
     * a number or a tensor [K] of numbers: these, named KEY, or KEY_0, KEY_1, …;
     * a dict of numbers: these, in the order of their names.
+
+    Pictures of varying size can also be had as the files that they are (`encoded`), and the loader
+    takes them so, to decode them as those of a folder: EXIF rotation included, with the same
+    pixels whether TFDS finds OpenCV or not, and of a random part no more than need be.
 
     Args:
       name: TFDS's name, with an optional config and version: `cifar10`, `mnist:3.0.1`.
@@ -44,6 +49,10 @@ class TfdsSource:
                 )
         try:
             self._records = builder.as_data_source(split=split)
+            if _varies(features[image_key]):
+                undecoded = {image_key: _undecoded()}
+                self._undecoded = builder.as_data_source(split=split, decoders=undecoded)
+                self.encoded = self._encoded
         except Exception as error:  # which one depends on TFDS's version and the format
             if not builder.is_prepared():
                 raise DataError(_preparation_help(name, builder)) from error
@@ -65,18 +74,30 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Target]:
-        try:
-            record = self._records[index]
-        except Exception as error:  # array_record and the decoders each have their own
-            raise DataError(f"{self.describe(index)}: cannot be read ({error})") from error
+        record = self._record(self._records, index)
         image = np.asarray(record[self._image_key])
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
             raise DataError(
                 f"{self.describe(index)}: wanted a uint8 image [H, W, 1 or 3], got "
                 f"{image.dtype} {list(image.shape)}"
             )
+        return image, self._target(record, index)
+
+    def _encoded(self, index: int) -> tuple[Encoded, Target]:
+        """Returns an image file's content and the target."""
+        record = self._record(self._undecoded, index)
+        data = bytes(record[self._image_key])
+        return Encoded(data, self.describe(index)), self._target(record, index)
+
+    def _record(self, records: Any, index: int) -> Any:
         try:
-            return image, self._read(record[self._label_key])
+            return records[index]
+        except Exception as error:  # array_record and the decoders each have their own
+            raise DataError(f"{self.describe(index)}: cannot be read ({error})") from error
+
+    def _target(self, record: Any, index: int) -> Target:
+        try:
+            return self._read(record[self._label_key])
         except ValueError as error:
             raise DataError(f"{self.describe(index)}: {error}") from error
 
@@ -123,6 +144,23 @@ def _number_shape(feature: Any) -> tuple[int, ...] | None:
     if isinstance(dtype, dict) or np.dtype(dtype).kind not in "biuf":
         return None
     return feature.shape
+
+
+def _varies(feature: Any) -> bool:
+    """Returns whether a feature holds pictures, grey or of three colours, of no fixed size."""
+    from tensorflow_datasets import features as kinds
+
+    if not isinstance(feature, kinds.Image) or feature.np_dtype != np.uint8:
+        return False
+    height, width, channels = cast(tuple, feature.shape)
+    return None in (height, width) and channels in (1, 3)
+
+
+def _undecoded() -> Any:
+    """Returns what tells TFDS to leave an image as it is in the file."""
+    from tensorflow_datasets import decode as decoders
+
+    return decoders.SkipDecoding()
 
 
 def _multi_hot(labels: Any, num_classes: int) -> np.ndarray:

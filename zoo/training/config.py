@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from absl import flags
 from ml_collections import ConfigDict
 
+from zoo.data.crop import DECODINGS
 from zoo.errors import ConfigError, suggest
 from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
 from zoo.training.parallel import MODES
@@ -208,6 +209,7 @@ VALUES: dict[str, Check] = {
         (lambda v: _are_numbers(v) and min(v) > 0, "1 or 3 numbers greater than 0")
     ),
     "data.channel_order": _or_none(_one_of(CHANNEL_ORDERS)),
+    "data.decoding": _one_of(DECODINGS),
     "data.max_bad_examples": _NOT_NEGATIVE,
     "data.threads": _POSITIVE,
     "data.prefetch": _NOT_NEGATIVE,

@@ -26,6 +26,7 @@ from zoo.tasks.task import Metrics
 from zoo.training import mesh as meshes
 from zoo.training.feeds import Feed, Held
 from zoo.training.mesh import loops_are_fast
+from zoo.training.progress import DataWait
 from zoo.training.replicas import joiner, replica, splitter
 from zoo.training.setup import Setup
 from zoo.training.state import TrainState
@@ -49,6 +50,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def waited(self) -> float:
+        """Returns for how many seconds the devices waited for data since this was last asked."""
+        ...
+
     def close(self) -> None:
         """Lets go of what reads ahead."""
         ...
@@ -67,11 +72,17 @@ class StepByStep:
     """One call for each step."""
 
     def __init__(self, setup: Setup, feed: Feed, steps: Iterable[int]):
-        self._step, self._key, self._batches = setup.train_step, setup.make_key(), feed.train(steps)
+        self._step, self._key, self._wait = setup.train_step, setup.make_key(), DataWait()
+        self._batches = feed.train(steps, self._wait)
 
     def advance(self, state: TrainState, step: int) -> tuple[TrainState, Metrics, None]:
         del step  # the batches are in order
-        return *self._step(state, next(self._batches), self._key), None
+        state, metrics = self._step(state, next(self._batches), self._key)
+        self._wait.working_on(metrics)
+        return state, metrics, None
+
+    def waited(self) -> float:
+        return self._wait.lap()
 
     def close(self) -> None:
         self._batches.close()
@@ -100,6 +111,9 @@ class Loop:
         count = stop - step
         state, metrics = self._loop(state, self._columns, indices, epochs, count, self._key)
         return state, metrics, count
+
+    def waited(self) -> float:
+        return 0.0  # the data are where they are wanted
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -131,6 +145,9 @@ class InTurns:
             parts, own = zip(*made, strict=True)
             metrics.append(self._join_metrics(*own))
         return self._join(*parts), metrics, stop - step
+
+    def waited(self) -> float:
+        return 0.0  # the data are where they are wanted
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from zoo.data.loader import Batch, Order, eval_batches, train_batches
+from zoo.data.loader import Batch, Order, Waiting, eval_batches, train_batches
 from zoo.data.resident import Resident
 from zoo.training import mesh as meshes
 from zoo.training.setup import Setup
@@ -18,8 +18,10 @@ class Feed(Protocol):
         """Returns the example indices and their epochs, int32 [..., B] each, of a step from 0."""
         ...
 
-    def train(self, steps: Iterable[int]) -> Generator[Batch, None, None]:
-        """Yields the training batches of the given steps."""
+    def train(
+        self, steps: Iterable[int], waiting: Waiting | None = None
+    ) -> Generator[Batch, None, None]:
+        """Yields the training batches of the given steps; `waiting` is `map_ahead`'s."""
         ...
 
     def evaluate(self, name: str) -> Generator[Batch, None, None]:
@@ -43,8 +45,11 @@ class Streamed:
         self._loading = {"sharding": rows, "threads": data.threads, "prefetch": data.prefetch}
         self.at = self._order.at
 
-    def train(self, steps: Iterable[int]) -> Generator[Batch, None, None]:
-        return train_batches(self._examples["train"], self._order, steps, **self._loading)
+    def train(
+        self, steps: Iterable[int], waiting: Waiting | None = None
+    ) -> Generator[Batch, None, None]:
+        examples = self._examples["train"]
+        return train_batches(examples, self._order, steps, waiting=waiting, **self._loading)
 
     def evaluate(self, name: str) -> Generator[Batch, None, None]:
         return eval_batches(self._examples[name], self._batch_size, **self._loading)
@@ -78,7 +83,10 @@ class Held:
         indices, epochs = map(np.stack, zip(*places, strict=True))
         return indices, epochs
 
-    def train(self, steps: Iterable[int]) -> Generator[Batch, None, None]:
+    def train(
+        self, steps: Iterable[int], waiting: Waiting | None = None
+    ) -> Generator[Batch, None, None]:
+        del waiting  # there is nothing to wait for
         split = self.split("train")
         for step in steps:
             yield split.batch(*self.at(step))

@@ -236,7 +236,7 @@ class Run:
                 self._progress.trained_on([feed.at(s)[0] for s in made], metrics, count)
                 step = made.stop
                 self._watchdog.note("training", step, metrics)
-                self._stopwatch.step(len(made))
+                self._stopwatch.step(len(made), trainer.waited())
                 if first:  # the one that compiles
                     jax.block_until_ready(metrics)
                     seconds = self._stopwatch.restart()
@@ -278,14 +278,17 @@ class Run:
         values = {f"train/{name}": value for name, value in figures.items()}
         self._check_skips(step, state)
         self._stopwatch.pause()
-        rate = self._stopwatch.lap() * self._setup.config.batch_size * len(self._setup.seeds)
+        steps_per_second, waited = self._stopwatch.lap()
+        rate = steps_per_second * self._setup.config.batch_size * len(self._setup.seeds)
         self._stopwatch.resume()
         totals.clear()
         values["train/learning_rate"] = self._setup.optimization.rate(state)
         text = words(values, with_deviations=len(self._setup.seeds) > 1)
         if math.isfinite(rate):
-            values["perf/images_per_sec"] = rate
+            values |= {"perf/images_per_sec": rate, "perf/data_wait": waited}
             text += f"  {rate:,.0f} images/s"
+            if waited > 0.02:
+                text += f"  waited for data {waited:.0%}".replace("%", " %")
         values["data/order"] = self._progress.order
         self._reporter.log(step, step / self._setup.plan.steps_per_epoch, values, f"train  {text}")
 

@@ -1,11 +1,13 @@
 """What a run knows besides its state, and how fast it is."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 import math
 import time
 from typing import Any
 import zlib
 
+import jax
 import numpy as np
 
 from zoo.tasks.task import Best
@@ -79,15 +81,18 @@ class Stopwatch:
 
     def __init__(self):
         self._seconds, self._steps, self._since = 0.0, 0, time.perf_counter()
+        self._waited = 0.0
 
-    def step(self, count: int = 1) -> None:
-        """Counts steps."""
+    def step(self, count: int = 1, waited: float = 0.0) -> None:
+        """Counts steps, and of their seconds those in which the devices waited for data."""
         self._steps += count
+        self._waited += waited
 
     def restart(self) -> float:
         """Forgets all so far and returns how many seconds that was."""
         seconds = time.perf_counter() - self._since
         self._seconds, self._steps, self._since = 0.0, 0, time.perf_counter()
+        self._waited = 0.0
         return seconds
 
     def pause(self) -> None:
@@ -98,8 +103,43 @@ class Stopwatch:
         """Starts the clock again."""
         self._since = time.perf_counter()
 
-    def lap(self) -> float:
-        """Returns steps per second since the last lap; the clock must be stopped."""
+    def lap(self) -> tuple[float, float]:
+        """Returns steps per second and the part of the time that went in waiting for data.
+
+        Both are since the last lap, NaN without a step; the clock must be stopped.
+        """
         rate = self._steps / self._seconds if self._steps else math.nan
-        self._seconds, self._steps = 0.0, 0
-        return rate
+        part = self._waited / self._seconds if self._steps else math.nan
+        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
+        return rate, part
+
+
+class DataWait:
+    """Measures for how long the devices have nothing to do because a batch is not there yet.
+
+    The host runs ahead of the devices. That it waits for a batch costs nothing while they work on
+    what it gave them before, so only what comes after that counts.
+    """
+
+    INTERVAL = 0.001  # seconds from one look at the devices to the next
+
+    def __init__(self):
+        self._seconds, self._result = 0.0, None
+
+    def working_on(self, result: Any) -> None:
+        """Notes the result of what the devices were given last, a tree of arrays."""
+        self._result = jax.tree.leaves(result)[0]
+
+    def __call__(self, batch: Future) -> None:
+        """Waits for a batch."""
+        while self._result is not None and not self._result.is_ready():
+            if wait([batch], self.INTERVAL).done:
+                return
+        began = time.perf_counter()
+        wait([batch])
+        self._seconds += time.perf_counter() - began
+
+    def lap(self) -> float:
+        """Returns the seconds since the last lap."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds

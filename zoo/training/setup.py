@@ -437,6 +437,7 @@ def training_crop(config: Config, preprocessing: Preprocessing) -> Crop | None:
         size=preprocessing.image_size,
         channels=len(preprocessing.mean),
         interpolation=preprocessing.interpolation,
+        decoding=config.data.decoding,
     )
 
 

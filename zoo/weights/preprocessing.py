@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from numbers import Real
-import os
 from typing import Any
 
 import numpy as np
@@ -103,10 +102,8 @@ class Preprocessing:
     def pixels(self, image: Any) -> np.ndarray:
         """Returns uint8 [image_size, image_size, C]: decoded and fitted, not normalised."""
         images = import_images()
-        named = isinstance(image, str | os.PathLike)
-        array = images.decode_image(image) if named else images.to_array(image)
         return images.fit_image(
-            array,
+            images.to_pillow(image),
             self.image_size,
             len(self.mean),
             self.fit,
