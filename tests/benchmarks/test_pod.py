@@ -1,12 +1,11 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from benchmarks.hardware import ACCELERATORS
 from benchmarks.pod import project, rows_of
 from benchmarks.pod_compile import Program, memory_of_error
-from benchmarks.pod_peers import PlainResNet, plain_flax
+from benchmarks.pod_peers import plain_flax
 from benchmarks.topologies import parse_slice
 
 FACTS = {
@@ -63,32 +62,18 @@ def test_what_does_not_fit_is_said():
     assert rows_of({"does_not_fit": memory_of_error("")})["memory"].startswith("does not fit")
 
 
-def test_the_plain_network_is_resnet50():
+def test_the_plain_network_is_resnet50_and_its_step_keeps_its_state():
     peer = plain_flax()
     # torchvision's count of ResNet-50, and one running mean and variance for each scale and bias.
     assert peer.parameters == 25_557_032
     assert sum(s.size for s in jax.tree.leaves(peer.state_like["variables"])) == 25_610_152
-
-
-def test_the_plain_step_trains():
-    class Small(PlainResNet):
-        pass
-
-    model = Small(stage_sizes=(1,), num_classes=3, dtype=jnp.float32)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
-    variables = jax.eval_shape(lambda k: model.init(k, x, train=False), jax.random.key(0))
-    logits = jax.eval_shape(lambda v: model.apply(v, x, train=False), variables)
-    assert logits.shape == (2, 3) and logits.dtype == jnp.float32
-    shapes = jax.eval_shape(
-        plain_flax().step,
-        plain_flax().state_like,
-        {
-            "image": jax.ShapeDtypeStruct((4, 224, 224, 3), jnp.bfloat16),
-            "label": jax.ShapeDtypeStruct((4,), jnp.int32),
-        },
-    )
-    state, loss = shapes
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, 224, 224, 3), jnp.bfloat16),
+        "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+    }
+    state, loss = jax.eval_shape(peer.step, peer.state_like, batch)
     assert loss.shape == ()
-    assert jax.tree.structure(state) == jax.tree.structure(plain_flax().state_like)
-    wanted = jax.tree.map(lambda s: (s.shape, s.dtype), plain_flax().state_like)
-    assert jax.tree.map(lambda s: (s.shape, s.dtype), state) == wanted
+    kinds, wanted = (
+        jax.tree.map(lambda s: (s.shape, s.dtype), like) for like in (state, peer.state_like)
+    )
+    assert kinds == wanted
