@@ -50,19 +50,39 @@ from zoo.description import describe
 from zoo.errors import ConfigError, ZooError
 from zoo.training.config import Config
 
-MODEL = flags.DEFINE_string("model", None, "A registered model; by default the recipe's.")
-TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "GENERATION:SHAPE of a slice.")
-BATCH = flags.DEFINE_integer("batch_per_chip", 128, "Images.")
-DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "What to compute in.")
-MODE = flags.DEFINE_list("mode", ["jit"], "Of config.parallel.mode: jit, pmap; '' for none.")
-FSDP = flags.DEFINE_integer("fsdp", 1, "Chips that hold one state between them, in jit.")
-PEER = flags.DEFINE_list("peer", [], f"Of {', '.join(PEERS)}: ResNet-50 as others train it.")
-FULL = flags.DEFINE_bool("full", False, "Compile to the end, which adds cycles.")
-SECONDS = flags.DEFINE_integer("limit", 3600, "Seconds that one program may take to compile.")
-CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, ResNet-50's by default.")
-SUFFIX = flags.DEFINE_string("suffix", "", "Ends the name of the file that is written.")
-INTO = flags.DEFINE_string("compile_into", None, "(Used by the program itself.)")
-NAME = flags.DEFINE_string("program", None, "(Likewise.)")
+# Apart from those of train.py, which has some of the same names.
+OWN = flags.FlagValues()
+MODEL = flags.DEFINE_string(
+    "model", None, "A registered model; by default the recipe's.", flag_values=OWN
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "v5e:4x4", "GENERATION:SHAPE of a slice.", flag_values=OWN
+)
+BATCH = flags.DEFINE_integer("batch_per_chip", 128, "Images.", flag_values=OWN)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "bfloat16", ["bfloat16", "float32"], "What to compute in.", flag_values=OWN
+)
+MODE = flags.DEFINE_list(
+    "mode", ["jit"], "Of config.parallel.mode: jit, pmap; '' for none.", flag_values=OWN
+)
+FSDP = flags.DEFINE_integer(
+    "fsdp", 1, "Chips that hold one state between them, in jit.", flag_values=OWN
+)
+PEER = flags.DEFINE_list(
+    "peer", [], f"Of {', '.join(PEERS)}: ResNet-50 as others train it.", flag_values=OWN
+)
+FULL = flags.DEFINE_bool("full", False, "Compile to the end, which adds cycles.", flag_values=OWN)
+SECONDS = flags.DEFINE_integer(
+    "limit", 3600, "Seconds that one program may take to compile.", flag_values=OWN
+)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe, ResNet-50's by default.", flag_values=OWN
+)
+SUFFIX = flags.DEFINE_string(
+    "suffix", "", "Ends the name of the file that is written.", flag_values=OWN
+)
+INTO = flags.DEFINE_string("compile_into", None, "(Used by the program itself.)", flag_values=OWN)
+NAME = flags.DEFINE_string("program", None, "(Likewise.)", flag_values=OWN)
 
 ROOT = Path(__file__).parent.parent
 LABEL = "PROJECTED"
@@ -302,5 +322,11 @@ def main(argv: Sequence[str]) -> None:
     print(write(f"pod_{config.model.name}_{slice_name}_{DTYPE.value}{SUFFIX.value}", result))
 
 
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags, as `app.run` has it done."""
+    flags.FLAGS(argv[:1])  # absl's own
+    return OWN(argv)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

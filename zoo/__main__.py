@@ -145,7 +145,7 @@ def augment_command(arguments: argparse.Namespace) -> None:
     from zoo.training.preview import preview
     from zoo.training.startup import start
 
-    start(config.compilation_cache)
+    start(config.compilation_cache, onednn=config.onednn)
     grid = preview(
         config, arguments.split, step=arguments.step, rows=arguments.rows, columns=arguments.columns
     )
