@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import pytest
 
-from zoo.ops import onednn, plain, xla_cpu
+from zoo.ops import onednn, onednn_library, plain, xla_cpu
 from zoo.ops.convolution import conv2d
 from zoo.ops.plain import make_window
 
@@ -29,15 +29,6 @@ CASES = [
     for padding in PADDINGS
     if kernel > 1 or padding != "uneven"
 ]
-
-
-@pytest.fixture
-def use_onednn():
-    """oneDNN for the length of a test: others are compared bit by bit with earlier results."""
-    onednn.enable()
-    yield
-    onednn._state["enabled"] = False
-    jax.clear_caches()
 
 
 def arrays(kernel, strides, groups, padding, dilation=1, dtype=np.float32, batch=2):
@@ -210,12 +201,12 @@ def test_what_onednn_refuses_is_the_error_of_the_program(use_onednn, monkeypatch
 
 
 def test_without_the_package_nothing_changes(monkeypatch):
-    monkeypatch.setattr(onednn, "PACKAGE", "not-a-package")
-    onednn._library.cache_clear()
+    monkeypatch.setattr(onednn_library, "PACKAGE", "not-a-package")
+    onednn_library.library.cache_clear()
     with pytest.raises(onednn.OneDNNError, match="pip install 'zoo\\[cpu\\]'"):
         onednn.enable()
     assert not onednn.enabled() and not onednn.installed()
-    onednn._library.cache_clear()
+    onednn_library.library.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.ops import pooling
+from zoo.ops import onednn, pooling
 from zoo.ops.plain import make_window
 
 CASES = [
@@ -39,6 +39,19 @@ def test_shifts_equal_windows_with_their_gradient_and_ties(size, strides, paddin
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize(("size", "strides", "padding"), CASES)
+def test_onednn_spreads_as_windows_do(size, strides, padding, use_onednn):
+    x = images()
+    window = make_window(x.shape[1:3], (size, size), strides, padding)
+    g = jnp.asarray(np.random.default_rng(1).integers(-8, 8, (2, *window.out, 5)), x.dtype)
+    run = jax.jit(
+        lambda x, g: jax.vjp(lambda x: pooling.max_pool2d(x, size, strides, padding), x)[1](g)[0]
+    )
+    assert onednn.SPREAD_TARGET in run.lower(x, g).as_text()
+    _, pull_back = jax.vjp(functools.partial(pooling._by_windows, window=window), x)
+    np.testing.assert_array_equal(run(x, g), *pull_back(g))
+
+
 def test_a_cpu_compares_shifts_and_a_tpu_has_windows():
     run = jax.jit(jax.grad(lambda x: pooling.max_pool2d(x, 3, 2, "SAME").sum()))
     text = {
@@ -63,3 +76,26 @@ def test_mapped_and_in_forward_mode():
     np.testing.assert_array_equal(mapped, pool(x))
     _, change = jax.jvp(pool, (x,), (jnp.ones_like(x),))
     np.testing.assert_array_equal(change, jnp.ones_like(mapped))
+
+
+def test_derivatives_of_derivatives():
+    # No ties: of these XLA takes another one in forward mode than in reverse mode.
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 5)), np.float32)
+    window = make_window(x.shape[1:3], (3, 3), 2, "SAME")
+
+    def gradient(pool):
+        return jax.grad(lambda x: jnp.sum(pool(x) ** 3))
+
+    direction = jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+    mine, theirs = (
+        [
+            jax.jvp(gradient(pool), (x,), (direction,))[1],
+            *jax.vjp(gradient(pool), x)[1](direction),
+        ]
+        for pool in (
+            lambda x: pooling.max_pool2d(x, 3, 2, "SAME"),
+            functools.partial(pooling._by_windows, window=window),
+        )
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

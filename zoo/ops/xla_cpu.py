@@ -67,7 +67,11 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
     """Returns the gradient of the images."""
     spread = tuple(s - 1 for s in window.strides)
     if _is_product(window):
-        dx = jnp.einsum("bhwo,io->bhwi", g, kernel[0, 0])
+        if g.shape[:3] == (len(g), 1, 1):
+            # Few rows, a large kernel: as its first factor it need not be transposed.
+            dx = lax.dot_general(kernel[0, 0], g, (((1,), (3,)), ((), ()))).transpose(1, 2, 3, 0)
+        else:
+            dx = jnp.einsum("bhwo,io->bhwi", g, kernel[0, 0])
         sizes = zip(window.image, g.shape[1:3], window.strides, strict=True)
         return pad(dx, tuple((0, n - (m - 1) * s - 1) for n, m, s in sizes), spread)
     if _is_depthwise(window, kernel.shape):

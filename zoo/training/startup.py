@@ -16,6 +16,7 @@ import jax
 from jax._src import xla_bridge  # whether JAX has started has no public name
 
 from zoo.ops import onednn as convolutions
+from zoo.ops import onednn_library
 from zoo.training.compiled import keep_programs, where_kept
 from zoo.training.memory import keep_memory
 from zoo.training.report import warn
@@ -150,7 +151,7 @@ def describe_compiler(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Returns what a run's header says of the compiler: what holds, whoever has set it."""
     return {
         "xla_flags": env.get("XLA_FLAGS") or "none",
-        "convolutions_on_cpu": f"oneDNN {convolutions.version()}"
+        "convolutions_on_cpu": f"oneDNN {onednn_library.version()}"
         if convolutions.enabled()
         else "XLA",
         "programs_kept_in": where_kept(),
