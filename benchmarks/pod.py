@@ -209,7 +209,9 @@ def rows_of(result: dict[str, Any]) -> dict[str, str]:
     """Returns a column of the table: what is printed of one program."""
     if "does_not_fit" in result:
         sizes = result["does_not_fit"]
-        need, have = (f"{(sizes[k] or 0) / 2**30:.2f} GiB" for k in ("need", "have"))
+        if sizes["need"] is None:
+            return {"memory": f"does not fit: {result.get('message', 'no figures')[:200]}"}
+        need, have = (f"{sizes[k] / 2**30:.2f} GiB" for k in ("need", "have"))
         return {"memory": f"does not fit: needs {need}, has {have}"}
     memory, own = result["memory_bytes_per_chip"], result["hbm_bytes_per_chip"]
     sent = [f"{n} {kind}, {size / 1e6:.1f} MB" for kind, (n, size) in _sent(result)]
