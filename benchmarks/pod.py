@@ -11,9 +11,10 @@ benchmarks/results/ gets a JSON file.
 EVERY FIGURE IS PROJECTED: nothing was run. What is counted in the compiled program (memory, bytes,
 FLOPs, collectives) is exact for that program; images/s are roofs, which a program can come near
 and cannot pass: bandwidth / bytes, and peak / FLOPs. The roof of "bytes accessed", the compiler's
-own count, is the one to expect: for the plain Flax ResNet-50 on v4 it says 3,558 images/s per chip
-where 3,452 were published (MLPerf 1.0, 64 chips). That count takes what is copied into on-chip
-memory several times; the roof of HBM traffic counts it once, and is an upper bound.
+own count, is the one to expect: for the plain Flax ResNet-50 on v4, each core a device of its own,
+it said 3,558 images/s per chip where 3,452 were published (MLPerf 1.0, 64 chips). That is one
+point. The count takes what is copied into on-chip memory several times; the roof of HBM traffic
+counts it once, and is an upper bound.
 
 Larger slices: the same program on each chip, and its all-reduces, of V bytes, take 2 V / W and a
 microsecond for each hop, where W is what a chip can send over all axes of the slice's torus. Both
