@@ -11,9 +11,10 @@ benchmarks/results/ gets a JSON file.
 EVERY FIGURE IS PROJECTED: nothing was run. What is counted in the compiled program (memory, bytes,
 FLOPs, collectives) is exact for that program; images/s are roofs, which a program can come near
 and cannot pass: bandwidth / bytes, and peak / FLOPs. The roof of "bytes accessed", the compiler's
-own count, is the one to expect: for the plain Flax ResNet-50 on v4 it says 3,558 images/s per chip
-where 3,452 were published (MLPerf 1.0, 64 chips). That count takes what is copied into on-chip
-memory several times; the roof of HBM traffic counts it once, and is an upper bound.
+own count, is the one to expect: for the plain Flax ResNet-50 on v4, each core a device of its own,
+it said 3,558 images/s per chip where 3,452 were published (MLPerf 1.0, 64 chips). That is one
+point. The count takes what is copied into on-chip memory several times; the roof of HBM traffic
+counts it once, and is an upper bound.
 
 Larger slices: the same program on each chip, and its all-reduces, of V bytes, take 2 V / W and a
 microsecond for each hop, where W is what a chip can send over all axes of the slice's torus. Both
@@ -229,7 +230,9 @@ def rows_of(result: dict[str, Any]) -> dict[str, str]:
     """Returns a column of the table: what is printed of one program."""
     if "does_not_fit" in result:
         sizes = result["does_not_fit"]
-        need, have = (f"{(sizes[k] or 0) / 2**30:.2f} GiB" for k in ("need", "have"))
+        if sizes["need"] is None:
+            return {"memory": f"does not fit: {result.get('message', 'no figures')[:200]}"}
+        need, have = (f"{sizes[k] / 2**30:.2f} GiB" for k in ("need", "have"))
         return {"memory": f"does not fit: needs {need}, has {have}"}
     memory, own = result["memory_bytes_per_chip"], result["hbm_bytes_per_chip"]
     sent = [f"{n} {kind}, {size / 1e6:.1f} MB" for kind, (n, size) in _sent(result)]

@@ -96,11 +96,17 @@ def compile_into(folder: Path, program: Program, where: Slice, config: Config) -
 def memory_of_error(message: str) -> dict[str, float | None]:
     """Returns bytes that a program needs and has, of the compiler's message; None if unsaid.
 
+    What it needs is at times that of temporaries alone.
+
     Example:
       >>> memory_of_error("Ran out of memory in memory space hbm. Used 18.50G of 15.75G hbm.")
       {'need': 19864223744.0, 'have': 16911433728.0}
+      >>> memory_of_error("HLO temporaries (15.88G) exceeds available HBM (15.75G).")["have"]
+      16911433728.0
     """
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)", message)
+    amount = r"([\d.]+)([KMGT]?)"
+    found = re.search(rf"Used {amount} of {amount}", message)
+    found = found or re.search(rf"\({amount}\) exceeds available HBM \({amount}\)", message)
     if not found:
         return {"need": None, "have": None}
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
