@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.programs import environment
+from zoo.ops.onednn import OneDNNError
 from zoo.training import startup
 from zoo.training.startup import FLAGS, find_platforms, start, with_flags
 
@@ -71,12 +72,19 @@ def test_start_sets_them_for_what_will_be_used(monkeypatch):
     monkeypatch.setattr(startup.metadata, "version", lambda name: "0.10.2.dev1")
     monkeypatch.setattr(startup, "_plugins", lambda: {"xla_cuda12"})
     monkeypatch.setenv("XLA_FLAGS", "")
+    done = []
+    monkeypatch.setattr(startup, "keep_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(startup, "use_onednn", lambda: done.append("oneDNN"))
+    monkeypatch.setattr(startup.convolutions, "installed", lambda: True)
     assert jax.devices()
     start(None, on_cpu=True)
-    assert startup.os.environ["XLA_FLAGS"] == ""  # it is too late
+    assert startup.os.environ["XLA_FLAGS"] == "" and not done  # it is too late
     monkeypatch.setattr(startup.xla_bridge, "backends_are_initialized", lambda: False)
     start(None, on_cpu=True)
-    assert startup.os.environ["XLA_FLAGS"] == CPU
+    assert startup.os.environ["XLA_FLAGS"] == CPU and done == ["memory", "oneDNN"]
+    start(None, on_cpu=True, onednn=False)
+    assert done == ["memory", "oneDNN", "memory"]
+    done.clear()
     monkeypatch.setenv("XLA_FLAGS", "")
     platforms = jax.config.jax_platforms
     try:
@@ -84,5 +92,15 @@ def test_start_sets_them_for_what_will_be_used(monkeypatch):
         start(None)
     finally:
         jax.config.update("jax_platforms", platforms)
-    assert startup.os.environ["XLA_FLAGS"] == GPU
+    assert startup.os.environ["XLA_FLAGS"] == GPU and not done
     assert startup.describe_compiler()["xla_flags"] == GPU
+
+
+def test_without_onednn_a_run_says_so_and_goes_on(monkeypatch, capsys):
+    def fail():
+        raise OneDNNError("no libimf.so here")
+
+    monkeypatch.setattr(startup.convolutions, "enable", fail)
+    startup.use_onednn()
+    assert "no libimf.so here; XLA computes all convolutions" in capsys.readouterr().err
+    assert startup.describe_compiler()["convolutions_on_cpu"] == "XLA"

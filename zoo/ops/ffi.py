@@ -5,7 +5,9 @@ in place (https://docs.jax.dev/en/latest/ffi.html). Its C structures are declare
 they are read, instead of compiling a wrapper. A call costs some 30 microseconds of Python.
 """
 
+import atexit
 from collections.abc import Callable, Sequence
+import contextlib
 import ctypes
 from typing import Any, NamedTuple
 
@@ -130,12 +132,24 @@ def register(target: str, function: Function) -> None:
         return None
 
     handler = _Handler(handle)
+    if not _handlers:
+        # A program that is still running when Python ends would wait for Python for ever. So it
+        # runs within the call, where JAX has not started yet and there is one device,
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        # and what else is left is waited for.
+        atexit.register(_wait)
     _handlers.append(handler)
     new = ctypes.pythonapi.PyCapsule_New
     new.restype = ctypes.py_object
     new.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     capsule = new(ctypes.cast(handler, ctypes.c_void_p), None, None)
     jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+
+
+def _wait() -> None:
+    for array in jax.live_arrays("cpu"):
+        with contextlib.suppress(Exception):  # a program that failed has told whoever waited
+            array.block_until_ready()
 
 
 def _arrays(buffers: Any) -> list[Array]:
