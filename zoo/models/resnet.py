@@ -50,6 +50,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import Classifier, Conv, Endpoints, Layer, max_pool, rematerialise
+from zoo.ops.normalization import norm_after
+from zoo.ops.pointwise import rectify
 
 ZERO = nn.initializers.zeros
 
@@ -58,8 +60,8 @@ def projection(x: jax.Array, block: "Basic | Bottleneck", features: int) -> jax.
     """Option B: a 1x1 convolution where shapes differ."""
     if x.shape[-1] == features and block.strides == 1:
         return x
-    x = block.conv(features, 1, block.strides, name="downsample_conv")(x)
-    return block.norm(name="downsample_bn")(x)
+    conv = block.conv(features, 1, block.strides, name="downsample_conv")
+    return norm_after(block.norm(name="downsample_bn"), conv, x)
 
 
 def zero_padding(x: jax.Array, block: "Basic | Bottleneck", features: int) -> jax.Array:
@@ -114,9 +116,9 @@ class Bottleneck(nn.Module):
         x = nn.relu(self.norm(name="bn1")(x))
         x = self.conv(width, 3, second, groups=self.groups, name="conv2")(x)
         x = nn.relu(self.norm(name="bn2")(x))
-        x = self.conv(4 * self.features, 1, name="conv3")(x)
-        x = self.norm(scale_init=ZERO, name="bn3")(x)
-        return nn.relu(self.drop(name="drop")(x) + shortcut)
+        conv = self.conv(4 * self.features, 1, name="conv3")
+        x = norm_after(self.norm(scale_init=ZERO, name="bn3"), conv, x)
+        return rectify(self.drop(name="drop")(x) + shortcut)
 
 
 class ResNet(Classifier):
