@@ -244,8 +244,7 @@ def test_it_is_a_model_like_others():
     run = jax.jit(functools.partial(folded.apply, train=False))
     np.testing.assert_allclose(run(weights, images), expected, rtol=1e-4, atol=1e-4)
     exported = jax.export.export(run)(*jax.tree.map(jnp.asarray, (weights, images)))
-    again = jax.export.deserialize(exported.serialize())
-    np.testing.assert_array_equal(again.call(weights, images), run(weights, images))
+    np.testing.assert_array_equal(exported.call(weights, images), run(weights, images))
     rows, _, _ = layer_table(folded, images.shape[1:], train=False)
     kept = {row.name for row in rows if row.kind == "BatchNorm"}
     assert kept == STAYS["resnet_v2"]

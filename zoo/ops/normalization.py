@@ -213,7 +213,7 @@ class BatchNorm(nn.BatchNorm):
             )
 
 
-def norm_after(norm: BatchNorm, conv: Any, x: jax.Array) -> jax.Array:
+def norm_after(norm: Any, conv: Any, x: jax.Array) -> jax.Array:
     """Returns `norm(conv(x))`, whose middle nobody else needs.
 
     In training, where it saves memory and traffic, the two are computed as one by
