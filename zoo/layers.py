@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import functools
+import math
 from typing import Any, ClassVar
 
 from flax import linen as nn
@@ -240,8 +241,9 @@ class Conv(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.padding == "VALID" and self.groups == 1 and window == x.shape[1:3]:
-            # One position: a dense layer, several times faster if it is computed as one.
-            x, kernel = x.reshape(len(x), 1, 1, -1), kernel.reshape(1, 1, -1, self.features)
+            # One position: a dense layer.
+            x = x.reshape(x.shape[0], 1, 1, math.prod(x.shape[1:]))
+            kernel = kernel.reshape(1, 1, x.shape[3], self.features)
             x = conv2d(x, kernel)
         else:
             padding = explicit_padding(self.padding, window)

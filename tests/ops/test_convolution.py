@@ -14,6 +14,7 @@ import pytest
 from zoo.ops import onednn, onednn_library, plain, xla_cpu
 from zoo.ops.convolution import conv2d
 from zoo.ops.plain import make_window
+from zoo.ops.pooling import max_pool2d
 
 PADDINGS = {"VALID": "VALID", "SAME": "SAME", "uneven": ((0, 1), (2, 1))}
 # Kernel, strides, groups, dilation: each form of xla_cpu, each kind of kernel of oneDNN.
@@ -162,6 +163,33 @@ def test_what_the_compiler_splits_over_devices_is_left_to_it(use_onednn):
     run = jax.jit(functools.partial(conv2d, padding="SAME"))
     assert onednn.TARGET not in run.lower(x, w).as_text()
     assert run(x, w).sharding.spec == PartitionSpec("data")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_exported_for_any_number_of_images(platform):
+    def net(x, w, deep):
+        x = max_pool2d(conv2d(conv2d(x, w, strides=2), deep, groups=12), 3, 1, "SAME")
+        return x.mean((1, 2))
+
+    x, w, *_ = arrays(3, 1, 1, "VALID")
+    batch = jax.export.symbolic_shape("b, 9, 8, 6")
+    deep = jnp.ones((3, 3, 1, 12))
+    exported = jax.export.export(jax.jit(net), platforms=[platform])(
+        jax.ShapeDtypeStruct(batch, x.dtype), w, deep
+    )
+    if platform == "cpu":
+        assert_close([exported.call(x, w, deep)], [net(x, w, deep)], 1e-5)
+
+
+def test_gradients_where_shardings_are_part_of_types():
+    x, w, *_ = arrays(3, 1, 1, "SAME", batch=4)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        rows = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("data")))
+
+        got = jax.jit(jax.grad(lambda w: jnp.sum(conv2d(rows, w, padding="SAME") ** 2)))(w)
+    wanted = jax.grad(lambda w: jnp.sum(conv2d(x, w, padding="SAME") ** 2))(w)
+    assert_close([got], [wanted], 1e-5)
 
 
 def test_what_is_exported_has_the_form_of_each_platform(use_onednn):

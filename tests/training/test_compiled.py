@@ -127,11 +127,19 @@ def test_a_folder_that_cannot_be_used_is_said_and_is_no_error(tmp_path, no_setti
     (tmp_path / "file").write_text("")
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    for name, text in (("file", "Not a directory"), ("open", "others than you can write")):
+    for name, text in (("file", "File exists"), ("open", "others than you can write")):
         problem = keep_programs(str(tmp_path / name))
         assert text in problem
         assert "--config.compilation_cache" in problem
         assert compiled.where_kept() == "nowhere"
+
+
+def test_a_new_folder_is_the_users_alone_whatever_the_umask_is(tmp_path, no_setting):
+    before = os.umask(0o002)
+    try:
+        assert keep_programs(str(tmp_path / "cache" / "xla")) == ""
+    finally:
+        os.umask(before)
 
 
 def test_programs_are_counted():

@@ -1,4 +1,4 @@
-"""Means over mapped axes."""
+"""Arrays of mapped programs: what they vary over, and means over that."""
 
 from collections.abc import Sequence
 
@@ -23,3 +23,13 @@ def mean_across(
     if axis_name is None:
         return arrays
     return list(lax.pmean(jnp.stack(arrays), axis_name, axis_index_groups=groups))
+
+
+def same_axes(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns arrays that vary over the same axes of a `shard_map` that keeps account of it."""
+    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    everything = frozenset().union(*axes)
+    return tuple(
+        lax.pcast(a, tuple(everything - own), to="varying") if everything - own else a
+        for a, own in zip(arrays, axes, strict=True)
+    )

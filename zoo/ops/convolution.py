@@ -17,12 +17,12 @@ import functools
 from typing import Any
 
 import jax
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
 from zoo.ops import onednn, plain, xla_cpu
+from zoo.ops.across import same_axes
 from zoo.ops.plain import Pairs, Window, make_window
 
 
@@ -59,17 +59,7 @@ def conv2d(
     window = make_window(x.shape[1:3], kernel.shape[:2], strides, padding, groups, dilation)
     if min(window.out) < 1:
         return plain.forward(x, kernel, window=window)  # an empty array
-    return forward.bind(*_same_axes(x, kernel), window=window)
-
-
-def _same_axes(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns arrays that vary over the same axes of a `shard_map` that keeps account of it."""
-    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    everything = frozenset().union(*axes)
-    return tuple(
-        lax.pcast(a, tuple(everything - own), to="varying") if everything - own else a
-        for a, own in zip(arrays, axes, strict=True)
-    )
+    return forward.bind(*same_axes(x, kernel), window=window)
 
 
 def _define(name: str, default: Any, cpu: Any) -> Primitive:

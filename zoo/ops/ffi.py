@@ -5,6 +5,7 @@ in place (https://docs.jax.dev/en/latest/ffi.html). Its C structures are declare
 they are read, instead of compiling a wrapper. A call costs some 30 microseconds of Python.
 """
 
+import _thread
 import atexit
 from collections.abc import Callable, Sequence
 import contextlib
@@ -12,6 +13,7 @@ import ctypes
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import xla_bridge  # whether JAX has started has no public name
 import numpy as np
 
 _INTERNAL_ERROR = 13
@@ -126,6 +128,8 @@ def register(target: str, function: Function) -> None:
             numbers = frame.attributes.values[0].contents
             function(numbers.data[: numbers.size], _arrays(frame.arguments), _arrays(frame.results))
         except BaseException as error:  # nothing may escape into C
+            if isinstance(error, KeyboardInterrupt):
+                _thread.interrupt_main()
             text = f"{target}: {type(error).__name__}: {error}".encode()
             report = _Error(ctypes.sizeof(_Error), None, text, _INTERNAL_ERROR)
             return frame.api.contents.create_error(ctypes.byref(report))
@@ -139,14 +143,15 @@ def register(target: str, function: Function) -> None:
         # and what else is left is waited for.
         atexit.register(_wait)
     _handlers.append(handler)
-    new = ctypes.pythonapi.PyCapsule_New
-    new.restype = ctypes.py_object
-    new.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-    capsule = new(ctypes.cast(handler, ctypes.c_void_p), None, None)
+    kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    new_capsule = kind(("PyCapsule_New", ctypes.pythonapi))
+    capsule = new_capsule(ctypes.cast(handler, ctypes.c_void_p), None, None)
     jax.ffi.register_ffi_target(target, capsule, platform="cpu")
 
 
 def _wait() -> None:
+    if not xla_bridge.backends_are_initialized():
+        return
     for array in jax.live_arrays("cpu"):
         with contextlib.suppress(Exception):  # a program that failed has told whoever waited
             array.block_until_ready()

@@ -15,7 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from zoo.ops.across import AxisGroups, AxisName, mean_across
+from zoo.ops.across import AxisGroups, AxisName, mean_across, same_axes
 from zoo.ops.pointwise import pointwise_norm_train
 
 
@@ -30,6 +30,8 @@ def batch_norm_train(
     dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns (y, mean, var): x normalised by its own statistics, and these.
+
+    It has a gradient of its own, and so no forward mode by itself; `jvp` of a gradient works.
 
     y = (x - mean) / sqrt(var + epsilon) * scale + bias, with mean and (biased) variance over
     all axes but the last. As `flax.linen.BatchNorm` computes it with `use_fast_variance`:
@@ -50,6 +52,7 @@ def batch_norm_train(
     """
     dtype = canonicalize_dtype(x, scale, bias, dtype=dtype)
     groups = None if axis_index_groups is None else tuple(map(tuple, axis_index_groups))
+    x, scale, bias = same_axes(x, scale, bias)
     return _batch_norm(x, scale, bias, epsilon, axis_name, groups, jnp.dtype(dtype))
 
 
@@ -123,9 +126,9 @@ _batch_norm.defvjp(_forward, _backward)
 class BatchNorm(nn.BatchNorm):
     """`flax.linen.BatchNorm` over the last axis, by `batch_norm_train` in training.
 
-    Variables and results are those of the class it takes the place of, and so are the fields,
-    of which `axis`, `use_bias`, `use_fast_variance` and
-    `force_float32_reductions` have to be as they are there by default.
+    Variables and results are those of the class it takes the place of, and so are the fields, of
+    which `axis`, `use_bias`, `use_fast_variance` and `force_float32_reductions` have to be as they
+    are there by default.
     """
 
     @nn.compact
@@ -192,7 +195,9 @@ class BatchNorm(nn.BatchNorm):
         pointwise = kernel.shape == (1, 1, x.shape[-1], out) and out > inside
         plain = conv.strides in (1, (1, 1)) and not conv.use_bias
         plain = plain and conv.padding in ("symmetric", "SAME", "VALID", 0)
-        half = self.dtype is not None and jnp.finfo(self.dtype).bits == 16
+        half = (
+            self.dtype is not None and conv.dtype == self.dtype and jnp.finfo(self.dtype).bits == 16
+        )
         return kernel[0, 0] if pointwise and plain and half else None
 
     def _check(self, x: jax.Array, mask: jax.Array | None) -> None:
@@ -224,4 +229,6 @@ def norm_after(norm: Any, conv: Any, x: jax.Array) -> jax.Array:
       conv: bound, with the fields of `zoo.layers.Conv`.
       x: [B, H, W, C].
     """
-    return norm(conv(x)) if norm.use_running_average else norm(x, after=conv)
+    if isinstance(norm, BatchNorm) and not norm.use_running_average:
+        return norm(x, after=conv)
+    return norm(conv(x))

@@ -41,8 +41,10 @@ _state = {"enabled": False}
 def enable() -> None:
     """Lets oneDNN compute the convolutions of programs that are compiled for a CPU from now on.
 
-    Those in float32, on one device or mapped over several. What was compiled before stays as it
-    is. Not undone: a program does not tell by its inputs what it was compiled with.
+    Those in float32, and the gradients of pooling, on one device or mapped over several. What was
+    compiled before stays as it is. Not undone: a program does not tell by its inputs what it was
+    compiled with. Called before JAX starts, it lets programs for one CPU run within the call
+    (`jax_cpu_enable_async_dispatch`), so that none is left when Python ends.
 
     Raises:
       OneDNNError: if it is not installed or cannot be loaded; nothing has changed then.

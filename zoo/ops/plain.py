@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.sharding import PartitionSpec
 
 Size = tuple[int, ...]  # height and width
 Pairs = tuple[tuple[int, int], ...]
@@ -94,5 +95,7 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
 def kernel_gradient(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
     """Returns the gradient of the kernel [kh, kw, C / groups, O], of images and result's."""
     shape = (*window.kernel, x.shape[3] // window.groups, g.shape[3])
-    kernel: Any = jax.typeof(g).update(shape=shape)
+    of_g = jax.typeof(g)
+    whole = of_g.sharding.update(spec=PartitionSpec(*(None,) * len(shape)))  # on each device
+    kernel: Any = of_g.update(shape=shape, sharding=whole)
     return jax.linear_transpose(functools.partial(forward, x, window=window), kernel)(g)[0]

@@ -28,7 +28,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from zoo.ops.across import AxisGroups, AxisName, mean_across
+from zoo.ops.across import AxisGroups, AxisName, mean_across, same_axes
 
 
 def pointwise_norm_train(
@@ -59,6 +59,7 @@ def pointwise_norm_train(
       y [..., O], of the type of x; mean and var [O], float32 at least.
     """
     groups = None if axis_index_groups is None else tuple(map(tuple, axis_index_groups))
+    x, kernel, scale, bias = same_axes(x, kernel, scale, bias)
     return _pointwise_norm(x, kernel, scale, bias, epsilon, axis_name, groups)
 
 
@@ -148,26 +149,16 @@ _pointwise_norm = jax.custom_vjp(_outputs, nondiff_argnums=(4, 5, 6))
 _pointwise_norm.defvjp(_forward, _backward)
 
 
+@jax.custom_jvp
 def rectify(x: jax.Array) -> jax.Array:
     """Returns max(x, 0), whose gradient needs the result only and not x.
 
-    Behind `pointwise_norm_train`, `jax.nn.relu` would have x stored, or the mask.
+    Behind `pointwise_norm_train`, `jax.nn.relu` would have x stored.
     """
-    return _rectify(x)
-
-
-def _rectified(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0)
 
 
-def _rectified_kept(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y = _rectified(x)
-    return y, y
-
-
-def _rectified_back(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(y > 0, dy, jnp.zeros_like(dy)),)
-
-
-_rectify = jax.custom_vjp(_rectified)
-_rectify.defvjp(_rectified_kept, _rectified_back)
+@rectify.defjvp
+def _rectify_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]):
+    y = rectify(*primals)
+    return y, jnp.where(y > 0, tangents[0], jnp.zeros_like(tangents[0]))

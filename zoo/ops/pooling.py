@@ -72,7 +72,7 @@ def _largest_jvp(window: Window, primals: tuple[jax.Array], tangents: tuple[jax.
 def _pick(x: jax.Array, t: jax.Array, *, window: Window) -> jax.Array:
     """Returns of each window of t what lies where that of x has its largest value."""
     padded, t = pad(x, window.padding, value=-jnp.inf), pad(t, window.padding)
-    largest = jnp.full((len(x), *window.out, x.shape[3]), -jnp.inf, x.dtype)
+    largest = jnp.full((x.shape[0], *window.out, x.shape[3]), -jnp.inf, x.dtype)
     picked = jnp.zeros_like(largest, t.dtype)
     for i, j in taps(window):
         value = shifted(padded, i, j, window)
@@ -140,11 +140,11 @@ def _define(name: str, function: Any, faster: Any = None) -> Primitive:
 pick = _define("pick", _pick)
 spread = _define("spread", _spread, onednn.spread)
 # Each is the transpose of the other.
-ad.primitive_transposes[pick] = lambda t, x, _, *, window: (
+ad.primitive_transposes[pick] = lambda t, x, g, *, window: (
     None,
-    t if isinstance(t, ad.Zero) else spread.bind(x, t, window=window),
+    ad.Zero(g.aval) if isinstance(t, ad.Zero) else spread.bind(x, t, window=window),
 )
-ad.primitive_transposes[spread] = lambda t, x, _, *, window: (
+ad.primitive_transposes[spread] = lambda t, x, g, *, window: (
     None,
-    t if isinstance(t, ad.Zero) else pick.bind(x, t, window=window),
+    ad.Zero(g.aval) if isinstance(t, ad.Zero) else pick.bind(x, t, window=window),
 )

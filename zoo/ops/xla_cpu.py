@@ -46,7 +46,7 @@ def shifted(x: jax.Array, row: int, column: int, window: Window) -> jax.Array:
     return lax.slice(
         x,
         (0, row, column, 0),
-        (len(x), row + (height - 1) * down + 1, column + (width - 1) * right + 1, x.shape[3]),
+        (x.shape[0], row + (height - 1) * down + 1, column + (width - 1) * right + 1, x.shape[3]),
         (1, down, right, 1),
     )
 
@@ -67,7 +67,7 @@ def input_gradient(g: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Ar
     """Returns the gradient of the images."""
     spread = tuple(s - 1 for s in window.strides)
     if _is_product(window):
-        if g.shape[:3] == (len(g), 1, 1):
+        if g.shape[1:3] == (1, 1):
             # Few rows, a large kernel: as its first factor it need not be transposed.
             dx = lax.dot_general(kernel[0, 0], g, (((1,), (3,)), ((), ()))).transpose(1, 2, 3, 0)
         else:
@@ -110,7 +110,7 @@ def _depthwise_kernel_gradient(x: jax.Array, g: jax.Array, window: Window) -> ja
     lower, further = window.dilation
 
     def add_row(sums: Any, row: jax.Array) -> tuple[Any, None]:
-        here = lax.dynamic_index_in_dim(g, row, 1, keepdims=False)
+        here = lax.dynamic_index_in_dim(g, row, 1, keepdims=False).astype(wide)
         lines = [
             lax.dynamic_index_in_dim(x, row * down + i * lower, 1, keepdims=False)
             for i in range(height)
@@ -121,6 +121,8 @@ def _depthwise_kernel_gradient(x: jax.Array, g: jax.Array, window: Window) -> ja
             for total, (i, j) in zip(sums, taps(window), strict=True)
         ), None
 
-    zeros = jnp.zeros_like(g[:, 0])
+    wide = jnp.promote_types(g.dtype, jnp.float32)  # sums of many rows
+    zeros = jnp.zeros_like(g[:, 0], wide)
     sums, _ = lax.scan(add_row, (zeros,) * (height * width), jnp.arange(rows))
-    return jnp.stack([s.sum((0, 1)) for s in sums]).reshape(height, width, 1, -1)
+    total = jnp.stack([s.sum((0, 1)) for s in sums]).astype(g.dtype)
+    return total.reshape(height, width, 1, g.shape[3])

@@ -90,8 +90,8 @@ def _own_folder(place: Path) -> Path:
       OSError: if there is none that this user alone can write to: programs are executed.
     """
     folder = place / _machine()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (place, folder):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # whatever the umask is
         found = path.stat()
         if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(f"others than you can write to {path}, and it holds programs")

@@ -25,8 +25,10 @@ def keep_memory(fraction: float = 0.5) -> bool:
       fraction: of the machine's memory whose addresses are set aside for large pages. None of it
         is taken before it is used.
     """
+    if not sys.platform.startswith("linux"):
+        return False
     library = ctypes.CDLL(None)
-    if not sys.platform.startswith("linux") or not hasattr(library, "mallopt"):
+    if not hasattr(library, "mallopt"):
         return False
     for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
         if not library.mallopt(option, value):

@@ -53,7 +53,7 @@ _GPU = ("cuda", "gpu", "rocm")
 def start(folder: str | None, *, on_cpu: bool = False, onednn: bool = True) -> None:
     """Sets up the compiler and where programs are kept. Call it before JAX has started.
 
-    Where it has started, within a program that calls one of ours, nothing of this is set any more.
+    Where it has started, within a program that calls one of ours, only the folder is still set.
 
     Args:
       folder: for compiled programs, see `zoo.training.compiled.keep_programs`.
