@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from benchmarks import work
-from benchmarks.peers.checks import check_finite, xla_flags
+from benchmarks.peers.checks import check_finite
 from benchmarks.peers.worker import Job, Work
+from zoo.training.startup import describe_compiler, start
 
 
 class Train:
@@ -23,7 +24,7 @@ class Train:
         self._made = work.make_training(config)
         self._state = self._made.init()
         self.parameters = self._made.parameters
-        self.notes: dict[str, Any] = {"xla_flags": xla_flags()}
+        self.notes: dict[str, Any] = describe_compiler()
 
     def run(self, steps: int) -> None:
         metrics: Any = {}
@@ -46,7 +47,7 @@ class Infer:
             folded=job.options["folded"],
         )
         self.parameters = self._made.parameters
-        self.notes: dict[str, Any] = {"xla_flags": xla_flags(), "folded": job.options["folded"]}
+        self.notes: dict[str, Any] = {**describe_compiler(), "folded": job.options["folded"]}
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -59,4 +60,5 @@ class Infer:
 
 def load(job: Job, kind: str) -> Work:
     """Returns the work of a kind, "train" or "infer"."""
+    start(None, on_cpu=True, onednn=job.options["onednn"])  # before JAX starts
     return {"train": Train, "infer": Infer}[kind](job)

@@ -47,6 +47,11 @@ class Contender:
 
 _JAX = {"JAX_PLATFORMS": "cpu"}
 _TUNED = {**_JAX, "XLA_FLAGS": xla_flags()}
+# What zoo's programs ask glibc for themselves, `zoo.training.memory`.
+_KEEP_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:"
+    "glibc.malloc.trim_threshold=1000000000000"
+}
 _ZOO = "benchmarks.peers.by_zoo"
 _TORCH = "benchmarks.peers.by_torch"
 _KERAS = "benchmarks.peers.by_keras"
@@ -60,7 +65,15 @@ CONTENDERS: dict[str, Contender] = {
             _ZOO,
             "zoo",
             "zoo as its programs run it; inference with BatchNorm folded",
-            options={"folded": True},
+            options={"folded": True, "onednn": True},
+            environment=_TUNED,
+        ),
+        Contender(
+            "zoo_without_onednn",
+            _ZOO,
+            "zoo",
+            "zoo without its extra `cpu`: convolutions by XLA",
+            options={"folded": True, "onednn": False},
             environment=_TUNED,
         ),
         Contender(
@@ -69,7 +82,7 @@ CONTENDERS: dict[str, Contender] = {
             "zoo",
             "zoo, inference as it was trained",
             works=("infer",),
-            options={"folded": False},
+            options={"folded": False, "onednn": True},
             environment=_TUNED,
         ),
         Contender(
@@ -84,9 +97,9 @@ CONTENDERS: dict[str, Contender] = {
             "keras_tuned",
             _KERAS,
             "keras",
-            "Keras on JAX with zoo's XLA flags; inference by jax.jit of stateless_call",
+            "Keras on JAX with zoo's XLA flags, memory kept; inference by jax.jit of stateless_call",
             options={"jitted": True},
-            environment={**_TUNED, **_KERAS_JAX},
+            environment={**_TUNED, **_KERAS_JAX, **_KEEP_MEMORY},
         ),
         Contender(
             "flax",
@@ -107,8 +120,9 @@ CONTENDERS: dict[str, Contender] = {
             "torch_compile",
             _TORCH,
             "torch",
-            "torch.compile, channels_last, fused SGD; inference with freezing",
+            "torch.compile, channels_last, fused SGD, memory kept; inference with freezing",
             options={"channels_last": True, "fused": True, "compiled": True},
+            environment=_KEEP_MEMORY,
         ),
         Contender(
             "onnxruntime",

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 Result = Mapping[str, Any]  # of one model and work, as `run.measure` makes it
 
 DISTURBED = 0.05  # of the processors in other programs' hands: figures are worth little
-OURS = ("zoo", "zoo_unfolded")  # the first that has figures is compared with the others
+OURS = (
+    "zoo",
+    "zoo_unfolded",
+    "zoo_without_onednn",
+)  # the first that has figures is compared with the others
 
 # By title, whose best row zoo is compared with.
 COMPARISONS: dict[str, dict[str, tuple[str, ...]]] = {
