@@ -97,7 +97,7 @@ CONTENDERS: dict[str, Contender] = {
             "keras_tuned",
             _KERAS,
             "keras",
-            "Keras on JAX with zoo's XLA flags, memory kept; inference by jax.jit of stateless_call",
+            "Keras on JAX, zoo's XLA flags, memory kept; inference by jax.jit of stateless_call",
             options={"jitted": True},
             environment={**_TUNED, **_KERAS_JAX, **_KEEP_MEMORY},
         ),
