@@ -11,10 +11,6 @@ Result = Mapping[str, Any]  # of one model and work, as `run.measure` makes it
 DISTURBED = 0.05  # of the processors in other programs' hands: figures are worth little
 # The first that has figures is compared with the others.
 OURS = ("zoo", "zoo_unfolded", "zoo_without_onednn")
-    "zoo",
-    "zoo_unfolded",
-    "zoo_without_onednn",
-)  # the first that has figures is compared with the others
 
 # By title, whose best row zoo is compared with.
 COMPARISONS: dict[str, dict[str, tuple[str, ...]]] = {
