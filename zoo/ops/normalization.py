@@ -56,22 +56,6 @@ def batch_norm_train(
     return _batch_norm(x, scale, bias, epsilon, axis_name, groups, jnp.dtype(dtype))
 
 
-def _normalised(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    epsilon: float,
-    axis_name: AxisName,
-    groups: AxisGroups,
-    dtype: Any,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(x, scale, bias, epsilon, axis_name, groups, dtype)[0]
-
-
-# As a call and not a decorator, which would hide `defvjp` from type checkers.
-_batch_norm = jax.custom_vjp(_normalised, nondiff_argnums=(3, 4, 5, 6))
-
-
 def _forward(
     x: jax.Array,
     scale: jax.Array,
@@ -120,6 +104,11 @@ def _backward(
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
+def _outputs(*arguments: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _forward(*arguments)[0]
+
+
+_batch_norm = jax.custom_vjp(_outputs, nondiff_argnums=(3, 4, 5, 6))
 _batch_norm.defvjp(_forward, _backward)
 
 
