@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-import numpy as np
 
 from benchmarks.pod_peers import PEERS
 from benchmarks.topologies import Slice
 from zoo.errors import ConfigError
 from zoo.training import mesh as meshes
 from zoo.training.config import Config
+from zoo.training.dry_run import batch_like
 from zoo.training.setup import build, open_data
 
 FACTS, HLO = "facts.json", "compiled.txt"
@@ -126,19 +126,7 @@ def _ours(program: Program, where: Slice, config: Config, devices: list[Any]) ->
         }
     )
     setup = build(config, open_data(config), devices)
-    rows = meshes.batch_sharding(setup.mesh)
-    train = setup.examples["train"]
-
-    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=rows)
-
-    batch = {
-        "image": like(np.uint8, *train.shape),
-        "label": like(train.target_dtype, *train.target_shape),
-        "mask": like(np.float32),
-        "index": like(np.int32),
-        "epoch": like(np.int32),
-    }
+    batch = batch_like(setup)
     step: Any = setup.train_step
     return step.lower(setup.state_like, batch, jax.eval_shape(setup.make_key))
 

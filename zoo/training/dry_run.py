@@ -69,6 +69,23 @@ def group_rows(setup: Setup) -> list[dict[str, Any]]:
     ]
 
 
+def batch_like(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, types and shardings of a training batch."""
+    rows = meshes.batch_sharding(setup.mesh)
+    train, size = setup.examples["train"], setup.config.batch_size
+
+    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
+
+    return {
+        "image": like(np.uint8, *train.shape),
+        "label": like(train.target_dtype, *train.target_shape),
+        "mask": like(np.float32),
+        "index": like(np.int32),
+        "epoch": like(np.int32),
+    }
+
+
 def step_cost(setup: Setup) -> dict[str, str]:
     """Returns what a training step costs on each device, by the compiler's own analysis.
 
@@ -76,19 +93,7 @@ def step_cost(setup: Setup) -> dict[str, str]:
     twice or in other ways; `zoo.describe` has the network's own.
     """
     state = setup.state_like
-    rows = meshes.batch_sharding(setup.mesh)
-    train, size = setup.examples["train"], setup.config.batch_size
-
-    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
-
-    batch = {
-        "image": like(np.uint8, *train.shape),
-        "label": like(train.target_dtype, *train.target_shape),
-        "mask": like(np.float32),
-        "index": like(np.int32),
-        "epoch": like(np.int32),
-    }
+    batch = batch_like(setup)
     key = jax.eval_shape(setup.make_key)
     compiled: Any = setup.train_step
     compiled = compiled.lower(state, batch, key).compile()
