@@ -15,7 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from zoo.ops.across import AxisGroups, AxisName, mean_across, same_axes
+from zoo.ops.across import AxisGroups, AxisName, mean_across, norm_gradient, same_axes
 from zoo.ops.pointwise import pointwise_norm_train
 
 
@@ -94,13 +94,10 @@ def _backward(
     # What scale and bias get is of these rows alone: whoever maps adds up.
     dbias = dy.sum(rows)
     dscale = rstd * ((dy * wide).sum(rows) - mean * dbias)
-    count = x.size // x.shape[-1]
-    means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dscale_mean, dmean, dvar = mean_across(means, axis_name, groups)
-    # dx = slope (dy - mean of dy - centred x times rstd^2 ...), sorted by dy, x and neither.
-    slope = scale * rstd
-    of_x = 2 * dvar - slope * rstd * dscale_mean
-    dx = slope * dy + of_x * wide + (dmean - slope * dy_mean - of_x * mean)
+    slope, count = scale * rstd, x.size // x.shape[-1]
+    gradients = (dscale, dbias, dmean, dvar)
+    of_x, constant = norm_gradient(gradients, count, slope, mean, rstd, axis_name, groups)
+    dx = slope * dy + of_x * wide + constant
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 

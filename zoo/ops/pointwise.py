@@ -28,7 +28,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from zoo.ops.across import AxisGroups, AxisName, mean_across, same_axes
+from zoo.ops.across import AxisGroups, AxisName, mean_across, norm_gradient, same_axes
 
 
 def pointwise_norm_train(
@@ -103,12 +103,9 @@ def _backward(
     rstd = lax.rsqrt(var + epsilon)
     product, dbias = _product(x, dy), dy.sum(rows, dtype=wide)
     dscale = rstd * ((weights * product).sum(0) - mean * dbias)
-    means = [dbias / count, dscale / count, dmean / count, dvar / count]
-    dy_mean, dy_centred_mean, dmean, dvar = mean_across(means, axis_name, groups)
-    # dz = times_dy dy + times_z z + constant
     times_dy = scale * rstd
-    times_z = 2 * dvar - times_dy * dy_centred_mean * rstd
-    constant = dmean - times_dy * dy_mean - times_z * mean
+    gradients = (dscale, dbias, dmean, dvar)
+    times_z, constant = norm_gradient(gradients, count, times_dy, mean, rstd, axis_name, groups)
     square, centre = moments[:-1], moments[-1]
     dkernel = product * times_dy
     dkernel += count * (_exactly(square, weights) * times_z + centre[:, None] * constant)
