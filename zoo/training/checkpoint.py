@@ -54,19 +54,33 @@ class Checkpoints:
       directory: where they are; made if need be.
       keep: how many of the newest to keep.
       best_step: tells the step to keep beside them, None for none.
+      read_only: whether the run may be going on elsewhere.
     """
 
-    def __init__(self, directory: Path, *, keep: int, best_step: Callable[[], int | None]):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        best_step: Callable[[], int | None],
+        read_only: bool = False,
+    ):
         self._directory = Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
             save_decision_policy=policies.AnySavePolicy([]),  # the loop decides: force=True
             preservation_policy=policies.AnyPreservationPolicy(
                 [policies.LatestN(keep), KeepBest(best_step)]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
+            read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    @classmethod
+    def to_read(cls, directory: Path) -> "Checkpoints":
+        """Returns the checkpoints of a run that may be going on, without touching them."""
+        return cls(directory, keep=0, best_step=lambda: None, read_only=True)
 
     def steps(self) -> list[int]:
         """Returns the steps there are, oldest first."""
@@ -157,6 +171,29 @@ class Checkpoints:
         layout = {name: [str(a.dtype), list(a.shape)] for name, a in wanted.items()}
         if layout != sealed["layout"]:
             raise ConfigError(_difference(step, sealed["layout"], layout))
+        return _unflatten(like, self._read_arrays(step, wanted, sealed)), sealed["record"]
+
+    def restore_variables(self, step: int) -> tuple[Any, Record]:
+        """Returns one checkpoint's raw `params` and `batch_stats`, verified, and its record.
+
+        Whatever optimiser it was made with, whose arrays are read and dropped.
+
+        Raises:
+          Damaged: if it is not what was saved.
+        """
+        sealed = self._agree(lambda: self._read_record(step))
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        wanted = {
+            name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=here)
+            for name, (dtype, shape) in sealed["layout"].items()
+        }
+        arrays = self._read_arrays(step, wanted, sealed)
+        tree = _nest(arrays)
+        kept = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
+        return kept, sealed["record"]
+
+    def _read_arrays(self, step: int, wanted: Any, sealed: Any) -> dict[str, jax.Array]:
+        """Returns arrays by path, verified by their digests."""
 
         def read() -> dict[str, jax.Array]:
             target = ocp.args.StandardRestore(_nest(wanted))
@@ -169,7 +206,7 @@ class Checkpoints:
         wrong = [name for name in wanted if found[name] != sealed["digests"][name]]
         if wrong:
             raise Damaged(f"{wrong[0]} differs from its digest")
-        return _unflatten(like, arrays), sealed["record"]
+        return arrays
 
     def _read_record(self, step: int) -> dict[str, Any]:
         item = ocp.args.JsonRestore()

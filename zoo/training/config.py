@@ -17,7 +17,7 @@ from zoo.errors import ConfigError, suggest
 from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
 from zoo.training.parallel import MODES
 from zoo.training.schedules import SCHEDULES, scale_rate
-from zoo.weights.preprocessing import Preprocessing
+from zoo.weights.preprocessing import Preprocessing, are_names
 
 Config: TypeAlias = Any  # an ml_collections.ConfigDict; its fields have no static types
 
@@ -285,7 +285,7 @@ def make_preprocessing(
                 f"config.data.{key}={values!r}: the images have {channels} channel(s)"
             )
         given[key] = tuple(values) * (channels // len(values))
-    whole = num_outputs in (None, len(class_names))
+    whole = num_outputs is None or are_names(class_names, num_outputs)
     return base.replace(**given, class_names=tuple(class_names) if whole else None)
 
 

@@ -25,7 +25,7 @@ from zoo.weights.importing import (
     match,
 )
 from zoo.weights.layouts import Layout, rename
-from zoo.weights.preprocessing import IMAGENET_MEAN, Preprocessing
+from zoo.weights.preprocessing import IMAGENET_MEAN, Preprocessing, are_names
 from zoo.weights.sources import Origin, check_model, find, kind_of, open_tensors
 from zoo.weights.tensors import Tensors
 
@@ -200,7 +200,7 @@ def load_from(
         for note in notes:
             warnings.warn(f"{origin.label}: {note}", stacklevel=3)
         report = make_report(tensors, matched, name, origin.label, (*origin.notes, *notes))
-    if len(prepared.class_names or ()) != matched.model.num_classes or report.new:
+    if not are_names(prepared.class_names, matched.model.num_classes) or report.new:
         prepared = prepared.replace(class_names=None)
     if channels in (1, 3):
         prepared = prepared.with_channels(channels)

@@ -1,5 +1,6 @@
 """How images have to be prepared for a set of weights, which is part of the weights."""
 
+from collections.abc import Sequence
 import dataclasses
 import math
 from numbers import Real
@@ -39,7 +40,8 @@ class Preprocessing:
       crop_fraction: the part of the resized side that is kept, see `zoo.images.fit_image`.
       fit: one of `zoo.images.FITS`.
       channel_order: "RGB", or "BGR" as in networks that come from Caffe.
-      class_names: in the order of the logits; None if they are not known.
+      class_names: in the order of the logits, of both classes where there is one logit; None if
+        they are not known.
       test_image_size: side with which the published accuracy was measured, if it is another.
       test_crop_fraction: likewise.
 
@@ -135,6 +137,16 @@ class Preprocessing:
     def replace(self, **changes: Any) -> "Preprocessing":
         """Returns it with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+
+def are_names(names: Sequence[str] | None, outputs: int | None) -> bool:
+    """Returns whether these are the names of so many outputs; one output tells two classes.
+
+    Example:
+      >>> are_names(("cat", "dog"), 1)
+      True
+    """
+    return names is not None and len(names) in ((outputs,) if outputs != 1 else (1, 2))
 
 
 def _are_finite(values: Any) -> bool:

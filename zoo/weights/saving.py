@@ -18,7 +18,7 @@ from zoo.layers import Classifier
 from zoo.registry import identify
 from zoo.weights.importing import Shapes, array_shapes, listed
 from zoo.weights.layouts import flat
-from zoo.weights.preprocessing import Preprocessing
+from zoo.weights.preprocessing import Preprocessing, are_names
 from zoo.weights.repository import CONFIG, WEIGHTS, config_of
 from zoo.weights.safetensors_files import replacing, write_safetensors
 
@@ -59,7 +59,7 @@ def save_weights(
     arrays = flat(jax.device_get(variables))
     _check(arrays, array_shapes(model, image_shape), name)
     names = preprocessing.class_names
-    if names is not None and len(names) != model.num_classes:
+    if names is not None and not are_names(names, model.num_classes):
         raise WeightsError(f"{len(names)} class names for a head of {model.num_classes} classes")
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Looking at what a trained model does: run it over data, measure it, see inside it."""
