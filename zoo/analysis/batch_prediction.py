@@ -34,7 +34,7 @@ class Summary(NamedTuple):
       files: how many.
       bad: how many of them have an error instead of an answer.
       done_now: how many were not done by an earlier start.
-      seconds: that this took, without start-up.
+      seconds: that this took, compilation included, but not what came before.
     """
 
     files: int
@@ -134,7 +134,7 @@ def show(
                 print(f"{_printable(row['file'])}  {_printable(words)}", file=out)
             out.flush()
             if stop.pending:
-                raise Interrupted(stop.pending, "stopped")
+                raise Interrupted(stop.pending, "stopped; what is on stdout is all there is")
     return Summary(len(paths), bad, len(paths), time.monotonic() - began)
 
 

@@ -145,7 +145,8 @@ def conclude(summary: Any, out: str | None, *, strict: bool) -> None:
     else:
         where = f"{out}: " if out else ""
         earlier = f" ({files - done:,} by an earlier start)" if done < files else ""
-        rate = f"{done / seconds:,.0f} images/s"
-        print(f"{where}{files:,} files{bads}{earlier}; {rate}", file=sys.stderr)
+        rate = done / max(seconds, 1e-3)
+        speed = f"{rate:,.0f} images/s" if rate > 10 else f"{rate:.1f} images/s"
+        print(f"{where}{files:,} files{bads}{earlier}; {speed} with start-up", file=sys.stderr)
     if bad == files or (strict and bad):
         raise DataError(f"{bad:,} of {files:,} files could not be read")
