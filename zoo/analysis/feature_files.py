@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import csv
 import dataclasses
-from importlib import metadata
 import json
 import os
 from pathlib import Path
@@ -25,6 +24,7 @@ from zoo.analysis.running import Rows, examples_of
 from zoo.analysis.trained import Trained
 from zoo.data.source import Source
 from zoo.errors import ConfigError, DataError
+from zoo.training.report import versions, write_json
 
 VERSION = 1
 ABOUT, INDEX, LABELS = "features.json", "index.csv", "labels.npy"
@@ -76,8 +76,8 @@ def write_features(
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(new_folder(folder))
         writers = {
-            name: ArrayWriter(scratch / name, shape, dtype, file_size * GIGABYTE)
-            for name, shape in shapes.items()
+            name: ArrayWriter(scratch / name, shapes[name], dtype, file_size * GIGABYTE)
+            for name in endpoints
         }
         for writer in writers.values():
             stack.callback(writer.abandon)
@@ -89,7 +89,7 @@ def write_features(
         if targets.size:
             np.save(scratch / LABELS, targets)
         about = _describe(trained, source, data, arrays, pool, len(targets), examples.bad)
-        (scratch / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+        write_json(scratch / ABOUT, about)
     return about
 
 
@@ -162,7 +162,7 @@ def _describe(
         "classes": list(source.class_names),
         "examples": count,
         "left_out": [_text(why) for why in bad.values()],
-        "versions": {name: metadata.version(name) for name in ("jax", "flax", "numpy")},
+        "versions": versions(),
     }
 
 

@@ -7,6 +7,9 @@ The code is our own, the parameters are the authors'; see `parameters`. They giv
 for images of 32, 64 and 224 pixels. The one that is nearest to the shorter side is taken, and
 its lengths in pixels are scaled to that side.
 
+All functions have the same signature: an image, float64 [H, W, C] from 0 to 1, draws, the scale of
+lengths, then their own parameters. What they return may pass 0 and 1; `corrupt` cuts it off.
+
 Differs from the paper: frost is drawn, not photographed, so that its figures are not comparable
 with published ones (see `weather.frost`); noise is the same at all severities of a seed, only
 stronger; grey images are grey throughout.
@@ -90,7 +93,7 @@ def _check(image: np.ndarray, name: str, severity: int, seed: int) -> None:
             f"corruption {name!r}: there is none of that name.{suggest(str(name), NAMES)} "
             f"Allowed: {', '.join(NAMES)}"
         )
-    if severity not in SEVERITIES:
+    if not isinstance(severity, int | np.integer) or severity not in SEVERITIES:
         raise ConfigError(f"severity {severity!r} of {name}: give a whole number from 1 to 5")
     if not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
         raise ConfigError(f"seed {seed!r} of {name}: give a whole number from 0 to 2**64 - 1")
