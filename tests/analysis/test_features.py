@@ -72,9 +72,11 @@ def test_the_files_hold_the_same(workdir, found, tmp_path, capsys):
 
 def test_images_without_labels(workdir, folders, found, tmp_path, capsys):
     one = sorted((folders / "test").rglob("*.png"))[0]
-    shutil.copy(one, tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     command = ["features", str(workdir), f"--out={tmp_path / 'out'}", "--images", str(tmp_path)]
+    assert main([*command, "--max-bad=1"]) == 2
+    assert "no image could be read" in capsys.readouterr().err
+    shutil.copy(one, tmp_path / "a.png")
     assert main(command) == 2
     assert "b.png: cannot be decoded" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

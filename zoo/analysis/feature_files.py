@@ -126,7 +126,7 @@ def _write_rows(
     numbers = getattr(source, "target_shape", ())
     columns = (names if numbers[0] else ()) if numbers else ("label", "class")
     targets, count = [], 0
-    with (folder / INDEX).open("w", newline="") as file:
+    with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
         index = csv.writer(file)
         index.writerow(("row", "example", "place", *columns))
         for batch in rows:
@@ -137,7 +137,9 @@ def _write_rows(
                 index.writerow((count, i, _text(source.describe(i)), *said))
                 count += 1
             targets.append(batch.targets)
-    return np.concatenate(targets) if targets else np.zeros((0, *numbers), np.float32)
+    if not count:
+        raise DataError("no image could be read; there is nothing to write")
+    return np.concatenate(targets)
 
 
 def _describe(

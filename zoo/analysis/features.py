@@ -119,7 +119,7 @@ def feature_rows(
     rows = run_over(trained, examples, features, batch_size=batch_size, threads=threads)
     for row in track(rows, len(examples), "extracting", lambda row: len(row.indices)):
         for name, values in row.outputs.items():
-            wrong = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+            wrong = np.flatnonzero(~np.isfinite(values).all(tuple(range(1, values.ndim))))
             if len(wrong):
                 place = examples.source.describe(int(row.indices[wrong[0]]))
                 way_out = "; take float32" if values.dtype == np.float16 else ""
