@@ -71,9 +71,8 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
     table, its_side = nearest_table(name, side)
     draws = Draws(seed, NAMES.index(name))
     x = FUNCTIONS[name](image / 255, draws, side / its_side, *table[severity - 1])
-    # Cut off, as the published program does it; what rounding errors have put just below a whole
-    # number is no part of that.
-    return np.floor(np.round(np.clip(x, 0, 1) * 255, 6)).astype(np.uint8)
+    levels = 255 * blur.cut_off(np.clip(x, 0, 1))  # as the published program does it
+    return np.round(levels).astype(np.uint8)
 
 
 def nearest_table(name: str, side: int) -> tuple[tuple[tuple[Any, ...], ...], int]:
