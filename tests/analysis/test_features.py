@@ -76,7 +76,7 @@ def test_images_without_labels(workdir, folders, found, tmp_path, capsys):
     command = ["features", str(workdir), f"--out={tmp_path / 'out'}", "--images", str(tmp_path)]
     assert main([*command, "--max-bad=1"]) == 2
     assert "no image could be read" in capsys.readouterr().err
-    shutil.copy(one, tmp_path / "a.png")
+    shutil.copy(one, tmp_path / "a\udce9.png")  # a name that is no UTF-8
     assert main(command) == 2
     assert "b.png: cannot be decoded" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -90,7 +90,7 @@ def test_images_without_labels(workdir, folders, found, tmp_path, capsys):
     np.testing.assert_allclose(features[0], found[0][row], rtol=1e-2, atol=1e-2)
     assert (tmp_path / "out/index.csv").read_text().splitlines() == [
         "row,example,place",
-        f"0,0,{tmp_path}/a.png",
+        rf"0,0,{tmp_path}/a\xe9.png",
     ]
 
 

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import os
 from pathlib import Path
 import shutil
 from typing import Any
@@ -22,6 +21,7 @@ from zoo.analysis.arrays import ArrayWriter, open_arrays
 from zoo.analysis.features import feature_rows, features_of, shapes_of
 from zoo.analysis.running import Rows, examples_of
 from zoo.analysis.trained import Trained
+from zoo.data.files import to_text
 from zoo.data.source import Source
 from zoo.errors import ConfigError, DataError
 from zoo.training.report import versions, write_json
@@ -134,7 +134,7 @@ def _write_rows(
                 writer.append(batch.outputs[name])
             for i, target in zip(batch.indices.tolist(), batch.targets, strict=True):
                 said = target.tolist() if numbers else (int(target), names[target])
-                index.writerow((count, i, _text(source.describe(i)), *said))
+                index.writerow((count, i, to_text(source.describe(i)), *said))
                 count += 1
             targets.append(batch.targets)
     if not count:
@@ -163,14 +163,9 @@ def _describe(
         "data": {**data, "fingerprint": source.fingerprint},
         "classes": list(source.class_names),
         "examples": count,
-        "left_out": [_text(why) for why in bad.values()],
+        "left_out": [to_text(why) for why in bad.values()],
         "versions": versions(),
     }
-
-
-def _text(path: str) -> str:
-    r"""Returns a path with \xNN for what is no UTF-8, which no text file could hold."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def load_features(folder: str | Path, endpoint: str | None = None) -> tuple[np.ndarray, Any]:
