@@ -19,10 +19,10 @@ import pytest
 
 from zoo.__main__ import main
 from zoo.analysis import batch_prediction
-from zoo.analysis.answers import answers_of
 from zoo.analysis.journal import Journal, open_journal
 from zoo.analysis.running import examples_of, gather, logits_of, run_over
 from zoo.analysis.trained import open_trained
+from zoo.analysis.wording import wording_of
 from zoo.data.files import FilesSource, list_images, to_path, to_text
 from zoo.layers import Classifier, Conv
 
@@ -219,9 +219,9 @@ def test_an_answer_that_is_not_finite_is_none(workdir, photos):
     trained = open_trained(str(workdir))
     nothing = jax.tree.map(lambda array: array * np.nan, trained.variables)
     trained = dataclasses.replace(trained, variables=nothing)
-    answers = answers_of(trained, 2)
+    wording = wording_of(trained, 2)
     ((row,),) = batch_prediction.predict_files(
-        trained, answers, [str(photos / "a b.png")], batch_size=8
+        trained, wording, [str(photos / "a b.png")], batch_size=8
     )
     assert row["error"] == "the model's answer is not finite" and row["class"] is None
 
@@ -315,7 +315,7 @@ def test_folded_batchnorm_says_the_same(workdir, photos):
     variables = {**variables, "batch_stats": {"bn": statistics}}
     trained = dataclasses.replace(trained, model=model, variables=variables)
     ((row,),) = batch_prediction.predict_files(
-        trained, answers_of(trained, 10), [path], batch_size=8
+        trained, wording_of(trained, 10), [path], batch_size=8
     )
     logits = model.apply(variables, trained.preprocessing(path)[None], train=False)
     expected = {f"digit{i}": p for i, p in enumerate(np.asarray(jax.nn.softmax(logits))[0])}

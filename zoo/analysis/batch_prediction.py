@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.analysis.answers import Answers
 from zoo.analysis.journal import Journal, Row, open_journal
 from zoo.analysis.running import examples_of, logits_of, run_over, track
 from zoo.analysis.sorting import Sorter, check_is_empty
 from zoo.analysis.tables import write_table
 from zoo.analysis.trained import Trained
+from zoo.analysis.wording import Wording
 from zoo.data.files import FilesSource, to_text
 from zoo.data.source import digest
 from zoo.errors import Interrupted
@@ -58,14 +58,14 @@ class Sorting:
     link: bool = False
 
 
-def columns_of(answers: Answers) -> dict[str, type]:
-    """Returns names and types of the columns of a table of answers."""
-    return {"file": str, **answers.columns, "error": str}
+def columns_of(wording: Wording) -> dict[str, type]:
+    """Returns names and types of the columns of a table of wording."""
+    return {"file": str, **wording.columns, "error": str}
 
 
 def predict_files(
     trained: Trained,
-    answers: Answers,
+    wording: Wording,
     paths: Sequence[str],
     *,
     batch_size: int = 64,
@@ -79,7 +79,7 @@ def predict_files(
 
     Args:
       trained: the model; its BatchNorm is folded.
-      answers: of `answers_of`.
+      wording: of `wording_of`.
       paths: of the files.
       batch_size: a multiple of the number of devices, see `whole_batch`.
       threads: that decode.
@@ -90,25 +90,25 @@ def predict_files(
     logits = logits_of(trained)
 
     def compute(variables: Any, images: jax.Array) -> tuple[jax.Array, ...]:
-        return answers.compute(logits(variables, images))
+        return wording.compute(logits(variables, images))
 
     batches = run_over(trained, examples, compute, batch_size=batch_size, threads=threads)
     for start, batch in zip(range(0, len(paths), batch_size), batches, strict=True):
         found = dict(zip(batch.indices.tolist(), zip(*batch.outputs, strict=True), strict=True))
         yield [
-            _row(answers, paths[i], found.get(i), examples.bad.get(i, ""))
+            _row(wording, paths[i], found.get(i), examples.bad.get(i, ""))
             for i in range(start, min(start + batch_size, len(paths)))
         ]
 
 
-def _row(answers: Answers, path: str, outputs: Any, error: str) -> Row:
-    row: Row = {"file": to_text(path), **dict.fromkeys(answers.columns), "error": None}
+def _row(wording: Wording, path: str, outputs: Any, error: str) -> Row:
+    row: Row = {"file": to_text(path), **dict.fromkeys(wording.columns), "error": None}
     if outputs is None:
         return row | {"error": to_text(error.removeprefix(f"{path}: "))}
-    values = answers.values(outputs)
+    values = wording.values(outputs)
     if not all(math.isfinite(value) for value in values if isinstance(value, float)):
         return row | {"error": "the model's answer is not finite"}
-    return row | dict(zip(answers.columns, values, strict=True))
+    return row | dict(zip(wording.columns, values, strict=True))
 
 
 def whole_batch(batch_size: int) -> int:
@@ -117,11 +117,11 @@ def whole_batch(batch_size: int) -> int:
 
 
 def show(
-    trained: Trained, answers: Answers, paths: Sequence[str], *, batch_size: int, threads: int
+    trained: Trained, wording: Wording, paths: Sequence[str], *, batch_size: int, threads: int
 ) -> Summary:
     """Prints a line for each file; what cannot be read goes to stderr."""
     bad, began, out = 0, time.monotonic(), sys.stdout
-    batches = predict_files(trained, answers, paths, batch_size=batch_size, threads=threads)
+    batches = predict_files(trained, wording, paths, batch_size=batch_size, threads=threads)
     with watch_signals() as stop:
         # A bar and lines would disturb each other on one terminal.
         for rows in batches if out.isatty() else track(batches, len(paths), "predicting", len):
@@ -130,7 +130,7 @@ def show(
                     warn(f"{_printable(row['file'])}: {row['error']}")
                     bad += 1
                     continue
-                words = answers.words([row[name] for name in answers.columns])
+                words = wording.words([row[name] for name in wording.columns])
                 print(f"{_printable(row['file'])}  {_printable(words)}", file=out)
             out.flush()
             if stop.pending:
@@ -140,7 +140,7 @@ def show(
 
 def write(
     trained: Trained,
-    answers: Answers,
+    wording: Wording,
     paths: Sequence[str],
     out: Path,
     *,
@@ -155,7 +155,7 @@ def write(
 
     Args:
       trained: the model.
-      answers: of `answers_of`.
+      wording: of `wording_of`.
       paths: of the files, of which none is twice the same.
       out: the table; see `zoo.analysis.tables`.
       batch_size: over all devices; how files are put into batches depends on nothing else.
@@ -169,7 +169,7 @@ def write(
       Interrupted: by SIGTERM or Ctrl-C, with all rows kept.
     """
     inputs, began = [to_text(path) for path in paths], time.monotonic()
-    job = _job(trained, answers, paths, batch_size, sorting)
+    job = _job(trained, wording, paths, batch_size, sorting)
     on = f"{jax.device_count()} {jax.devices()[0].device_kind}, jax {jax.__version__}"
     with open_journal(out, job, on) as journal:
         if journal.finished is not None:
@@ -177,13 +177,13 @@ def write(
         if journal.fresh and sorting is not None:
             check_is_empty(sorting.folder)
         done, bad = journal.resume(inputs, batch_size)
-        rest = predict_files(trained, answers, paths[done:], batch_size=batch_size, threads=threads)
+        rest = predict_files(trained, wording, paths[done:], batch_size=batch_size, threads=threads)
         with watch_signals() as stop:
             bad += _append(journal, rest if done < len(paths) else iter(()), done, len(paths), stop)
             seconds = time.monotonic() - began
             if sorting is not None:
                 _sort(journal, paths, trained, sorting, stop)
-        write_table(journal.rows(), columns_of(answers), out)
+        write_table(journal.rows(), columns_of(wording), out)
         journal.finish({"files": len(paths), "bad": bad})
     return Summary(len(paths), bad, len(paths) - done, seconds)
 
@@ -228,7 +228,7 @@ def _interrupt(signum: int, when: str) -> None:
 
 def _job(
     trained: Trained,
-    answers: Answers,
+    wording: Wording,
     paths: Sequence[str],
     batch_size: int,
     sorting: Sorting | None,
@@ -248,7 +248,7 @@ def _job(
         "preprocessing": repr(dataclasses.replace(trained.preprocessing, class_names=None)),
         "task": repr(trained.task),
         "classes": digest(trained.class_names),
-        "columns": list(columns_of(answers)),
+        "columns": list(columns_of(wording)),
         "number of files": len(paths),
         "names and sizes of files": FilesSource(paths).fingerprint,
         "batch size": batch_size,

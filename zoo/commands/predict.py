@@ -66,10 +66,10 @@ def run(arguments: argparse.Namespace) -> None:
         out = os.path.join(folder, "predictions.csv")
 
     from zoo.analysis import batch_prediction as batches
-    from zoo.analysis.answers import answers_of
     from zoo.analysis.sorting import outside
     from zoo.analysis.tables import check_format
     from zoo.analysis.trained import open_trained
+    from zoo.analysis.wording import wording_of
     from zoo.training.startup import start
 
     paths = find_files(arguments.inputs, b"\0" if arguments.null else b"\n")
@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_format(Path(out))
     start(None)
     trained = open_trained(arguments.model)
-    answers = answers_of(trained, arguments.top)
-    if folder and answers.columns.get("class") is not str:
+    wording = wording_of(trained, arguments.top)
+    if folder and wording.columns.get("class") is not str:
         raise ConfigError(
             f"--folder-by-class: {arguments.model} does not tell one class from others"
         )
@@ -94,9 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
     if out:
         least = arguments.min_probability or 0.0
         sorting = batches.Sorting(Path(folder), least, arguments.link) if folder else None
-        summary = batches.write(trained, answers, paths, Path(out), sorting=sorting, **options)
+        summary = batches.write(trained, wording, paths, Path(out), sorting=sorting, **options)
     else:
-        summary = batches.show(trained, answers, paths, **options)
+        summary = batches.show(trained, wording, paths, **options)
     conclude(summary, out, strict=arguments.strict)
 
 

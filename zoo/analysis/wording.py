@@ -17,7 +17,7 @@ Value = str | float
 DIGITS = 6  # significant ones of every number; float32 has seven, and the last is rounding
 
 
-class Answers(NamedTuple):
+class Wording(NamedTuple):
     """How a model's outputs become answers.
 
     Attributes:
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
     words: Callable[[Sequence[Value]], str]
 
 
-def answers_of(trained: Trained, top: int = 5) -> Answers:
+def wording_of(trained: Trained, top: int = 5) -> Wording:
     """Returns how a model's outputs become answers.
 
     * Of a classification: `class`, `probability`, `class_2`, `probability_2`, …, the most probable
@@ -64,7 +64,7 @@ def answers_of(trained: Trained, top: int = 5) -> Answers:
     return _numbers(task)
 
 
-def _classes(task: Classification, names: Sequence[str], top: int) -> Answers:
+def _classes(task: Classification, names: Sequence[str], top: int) -> Wording:
     endings = ["", *(f"_{rank}" for rank in range(2, top + 1))]
     columns: dict[str, type] = {}
     for ending in endings:
@@ -76,22 +76,22 @@ def _classes(task: Classification, names: Sequence[str], top: int) -> Answers:
             said += [names[index], _number(p)]
         return said
 
-    return Answers(
+    return Wording(
         columns, lambda logits: tuple(jax.lax.top_k(task.activation(logits), top)), values, _pairs
     )
 
 
-def _two_classes(task: Binary, names: Sequence[str]) -> Answers:
+def _two_classes(task: Binary, names: Sequence[str]) -> Wording:
     def values(row: Sequence[Any]) -> list[Value]:
         p = float(row[0][0])
         yes = p > task.threshold
         return [names[int(yes)], _number(p if yes else 1 - p)]
 
     columns = {"class": str, "probability": float}
-    return Answers(columns, lambda logits: (task.activation(logits),), values, _pairs)
+    return Wording(columns, lambda logits: (task.activation(logits),), values, _pairs)
 
 
-def _labels(task: MultiLabel, names: Sequence[str]) -> Answers:
+def _labels(task: MultiLabel, names: Sequence[str]) -> Wording:
     def values(row: Sequence[Any]) -> list[Value]:
         true = [name for name, p in zip(names, row[0], strict=True) if p > task.threshold]
         return ["|".join(true), *map(_number, row[0])]
@@ -103,10 +103,10 @@ def _labels(task: MultiLabel, names: Sequence[str]) -> Answers:
         return ", ".join(true) or f"nothing (nearest: {ranked[0][0]} {_percent(ranked[0][1])})"
 
     columns = {"labels": str, **{f"probability_{name}": float for name in names}}
-    return Answers(columns, lambda logits: (task.activation(logits),), values, words)
+    return Wording(columns, lambda logits: (task.activation(logits),), values, words)
 
 
-def _numbers(task: Regression) -> Answers:
+def _numbers(task: Regression) -> Wording:
     names = [to_text(name) for name in task.names]
     taken = ("file", "error")
     columns: dict[str, type] = {f"{n}_predicted" if n in taken else n: float for n in names}
@@ -114,7 +114,7 @@ def _numbers(task: Regression) -> Answers:
     def words(row: Sequence[Value]) -> str:
         return ", ".join(f"{name} {value:g}" for name, value in zip(names, row, strict=True))
 
-    return Answers(
+    return Wording(
         columns,
         lambda logits: (task.activation(logits),),
         lambda row: [*map(_number, row[0])],
