@@ -50,15 +50,15 @@ def test_labels(weights):
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_scores(weights):
     scores, truth = np.round(LOGITS[:, 1], 1), TRUTHS[:, 4]  # with many ties
-    for ours, theirs in (
-        (figures.roc_auc, metrics.roc_auc_score),
-        (figures.average_precision, metrics.average_precision_score),
-    ):
-        expected = theirs(truth, scores, sample_weight=weights)
-        assert ours(scores, truth, weights) == pytest.approx(expected)
-        assert np.isnan(ours(scores, TRUTHS[:, 0], weights))
-        assert np.isnan(ours(scores[:0], truth[:0]))
-    assert np.isnan(figures.roc_auc(scores, ~TRUTHS[:, 0]))
+    area, precision = figures.Ranking(scores, truth).areas(weights)
+    expected = metrics.roc_auc_score(truth, scores, sample_weight=weights)
+    assert area == pytest.approx(expected)
+    expected = metrics.average_precision_score(truth, scores, sample_weight=weights)
+    assert precision == pytest.approx(expected)
+    assert np.isnan(figures.Ranking(scores, np.zeros(N, bool)).areas(weights)).all()
+    area, precision = figures.Ranking(scores, np.ones(N, bool)).areas(weights)
+    assert np.isnan(area) and precision == 1
+    assert np.isnan(figures.Ranking(scores[:0], truth[:0]).areas()).all()
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])

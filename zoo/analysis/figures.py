@@ -190,7 +190,10 @@ def brier_scores(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
       probabilities: [N, K].
       targets: labels, int [N], or probabilities [N, K].
     """
-    return np.square(probabilities - one_hot(targets, probabilities.shape[1])).sum(1)
+    if targets.ndim == 2:
+        return np.square(probabilities - targets).sum(1)
+    of_truth = probabilities[np.arange(len(targets)), targets]
+    return np.square(probabilities).sum(1) + 1 - 2 * of_truth
 
 
 def mean(values: np.ndarray, weights: Weights = None) -> float:
@@ -199,45 +202,42 @@ def mean(values: np.ndarray, weights: Weights = None) -> float:
     return float(w @ values / w.sum()) if w.sum() else np.nan
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray, weights: Weights = None) -> float:
-    """Returns the area under the ROC curve: how often a positive has a larger score.
-
-    Ties count one half (Mann and Whitney 1947). NaN without positives or negatives.
+class Ranking:
+    """Examples by their score, of which some are positive.
 
     Args:
       scores: [N].
       positive: bool [N].
-      weights: [N].
     """
-    positives, negatives = _by_score(scores, positive, weights)
-    pairs = positives.sum() * negatives.sum()
-    below = np.cumsum(negatives) - negatives / 2
-    return float(positives @ below / pairs) if pairs else np.nan
 
+    def __init__(self, scores: np.ndarray, positive: np.ndarray):
+        self._order = np.argsort(scores, kind="stable")
+        ascending = scores[self._order]
+        # Those of one score share a place, as no threshold can come between them.
+        self._places = np.cumsum(np.diff(ascending, prepend=ascending[:1]) > 0)
+        self._positive = positive[self._order]
 
-def average_precision(scores: np.ndarray, positive: np.ndarray, weights: Weights = None) -> float:
-    """Returns the sum over thresholds of precision times the recall gained; NaN of no positive.
+    def areas(self, weights: Weights = None) -> tuple[float, float]:
+        """Returns the area under the ROC curve, and average precision.
 
-    Args:
-      scores: [N].
-      positive: bool [N].
-      weights: [N].
-    """
-    positives, negatives = (w[::-1] for w in _by_score(scores, positive, weights))
-    found, said = np.cumsum(positives), np.cumsum(positives + negatives)
-    total = positives.sum()
-    return float(positives @ (found / np.where(said > 0, said, 1)) / total) if total else np.nan
+        The first says how often a positive has a larger score than a negative, where ties
+        count one half (Mann and Whitney 1947); NaN where there are not both. The second is the
+        sum over thresholds of precision times the recall gained; NaN without positives.
 
-
-def _by_score(
-    scores: np.ndarray, positive: np.ndarray, weights: Weights
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weight of positives and negatives of each score that there is, ascending."""
-    order = np.argsort(scores, kind="stable")  # fast for scores that are sorted already
-    scores, positive = scores[order], positive[order]
-    w = np.ones(len(scores)) if weights is None else weights[order]
-    place = np.cumsum(np.diff(scores, prepend=scores[:1]) > 0)
-    return np.bincount(place, w * positive), np.bincount(place, w * ~positive)
+        Args:
+          weights: [N], how often each example counts.
+        """
+        w = np.ones(len(self._order)) if weights is None else weights[self._order]
+        all_, positives = (np.bincount(self._places, x) for x in (w, w * self._positive))
+        negatives, found = all_ - positives, positives.sum()
+        pairs = found * negatives.sum()
+        below = np.cumsum(negatives) - negatives / 2
+        said, right = (np.cumsum(x[::-1])[::-1] for x in (all_, positives))
+        precision = right / np.where(said > 0, said, 1)
+        return (
+            float(positives @ below / pairs) if pairs else np.nan,
+            float(positives @ precision / found) if found else np.nan,
+        )
 
 
 def regression_figures(
