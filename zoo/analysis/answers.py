@@ -1,6 +1,6 @@
 """What was true and what was said of every example, as the trainer's metrics read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import math
@@ -17,6 +17,9 @@ from zoo.tasks.make import make_task
 from zoo.tasks.multilabel import MultiLabel
 from zoo.tasks.regression import Regression
 from zoo.tasks.task import Task
+
+# By task: what part of examples is right altogether. A regression has no such figure.
+RIGHT = {"classification": "top1", "binary": "accuracy", "multilabel": "exact_match"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,14 @@ class Answers:
             return self.targets > 0.5
         return self.truth[:, None] == np.arange(self.logits.shape[1])
 
+    @functools.cached_property
+    def confidence(self) -> np.ndarray:
+        """How probable what was said is, float64 [N]; of several labels, the mean over them."""
+        if self.sigmoids:
+            yes = self.said.reshape(self.logits.shape).astype(bool)
+            return np.where(yes, self.probabilities, 1 - self.probabilities).mean(1)
+        return self.probabilities[np.arange(len(self.said)), self.said]
+
     def rankings(self) -> Iterator[figures.Ranking]:
         """Yields for each output the examples by its probability."""
         for p, positive in zip(self.probabilities.T, self.positive.T, strict=True):
@@ -76,8 +87,16 @@ class Answers:
             p, right = self.probabilities.ravel(), self.positive.ravel()
             weights = None if weights is None else np.repeat(weights, self.logits.shape[1])
         else:
-            p, right = self.probabilities[np.arange(len(self.said)), self.said], self.right
+            p, right = self.confidence, self.right
         return reliability(p, right, bins=bins, adaptive=adaptive, weights=weights)
+
+
+def in_words(answer: np.ndarray | np.integer, names: Sequence[str]) -> str:
+    """Returns the name of a label, or those of several, as of `Answers.truth[i]`."""
+    if np.ndim(answer) == 0:
+        return names[int(answer)]
+    there = np.flatnonzero(answer)
+    return ", ".join(names[int(k)] for k in there) or "none"
 
 
 def answers_of(predictions: Predictions) -> Answers:

@@ -1,11 +1,18 @@
 """Two models on the same examples: which is better, by how much, and where they disagree."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.analysis.answers import RIGHT, answers_of, in_words
+from zoo.analysis.ensembles import check_same_examples
+from zoo.analysis.intervals import RESAMPLES, percentiles, resamples
+from zoo.analysis.measuring import calculator, class_names_of
+from zoo.analysis.predictions import Predictions
 from zoo.tasks.task import wilson_interval
+
+MOST_LISTED = 100  # examples that only one has right
 
 
 class Comparison(NamedTuple):
@@ -100,3 +107,66 @@ def newcombe_interval(
         difference - distance(p - low_p, high_q - q),
         difference + distance(high_p - p, q - low_q),
     )
+
+
+def compare_predictions(
+    first: Predictions, second: Predictions, *, seed: int = 0, number: int = RESAMPLES
+) -> dict[str, Any]:
+    """Returns the paired comparison of what two models say of the same examples.
+
+    Args:
+      first: of one model.
+      second: of the other.
+      seed: of the bootstrap.
+      number: of its resamples.
+
+    Returns:
+      "differences", by figure {"value", "interval"}, first - second, where the interval is that
+      of resampled examples, the same ones for both. Where examples are right or wrong, the
+      fields of `Comparison` of "figure" as well, and "disagreements", up to `MOST_LISTED`
+      examples that only one has right, those first of which the other is the surest.
+
+    Raises:
+      ConfigError: for other classes, tasks or examples.
+    """
+    check_same_examples(first, second)
+    a, b = answers_of(first), answers_of(second)
+    of_a, of_b = calculator(a), calculator(b)
+
+    def differences(weights: np.ndarray | None) -> dict[str, float]:
+        values = of_b(weights)
+        return {name: value - values[name] for name, value in of_a(weights).items()}
+
+    drawn = [differences(weights) for weights in resamples(len(a.said), number=number, seed=seed)]
+    out: dict[str, Any] = {
+        "models": [first.model, second.model],
+        "split": first.data["split"],
+        "examples": len(a.said),
+        "differences": {
+            name: {"value": value, "interval": percentiles(np.array([d[name] for d in drawn]))}
+            for name, value in differences(None).items()
+        },
+    }
+    if a.right is None or b.right is None:
+        return out
+    out |= {"figure": RIGHT[first.task["name"]], **compare(a.right, b.right)._asdict()}
+    return out | {"disagreements": _disagreements(first, second)}
+
+
+def _disagreements(first: Predictions, second: Predictions) -> list[dict[str, Any]]:
+    a, b = answers_of(first), answers_of(second)
+    assert a.right is not None and b.right is not None
+    names = class_names_of(first)
+    surest = np.where(a.right, b.confidence, a.confidence)
+    listed = sorted(np.flatnonzero(a.right != b.right), key=lambda i: -surest[i])[:MOST_LISTED]
+    return [
+        {
+            "index": int(first.indices[i]),
+            "place": first.places[int(i)],
+            "true": in_words(a.truth[i], names),
+            "first": in_words(a.said[i], names),
+            "second": in_words(b.said[i], names),
+            "right": "first" if a.right[i] else "second",
+        }
+        for i in listed
+    ]

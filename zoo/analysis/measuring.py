@@ -47,7 +47,7 @@ def measure(predictions: Predictions, *, seed: int = 0, number: int = RESAMPLES)
     """
     answers = answers_of(predictions)
     areas = np.array([]) if isinstance(answers.task, Regression) else areas_of(answers)
-    calculate, once = _calculators(answers, areas)
+    calculate, once = calculator(answers), _others(answers, areas)
     values = calculate(None)
     intervals = _intervals(values, calculate, len(answers.logits), seed, number)
     out: dict[str, Any] = {
@@ -95,24 +95,30 @@ def areas_of(answers: Answers) -> np.ndarray:
     return np.array([ranking.areas() for ranking in answers.rankings()])
 
 
-def _calculators(a: Answers, areas: np.ndarray) -> tuple[Calculate, Figures]:
-    """Returns what gives the figures that have intervals, and the other figures."""
+def calculator(a: Answers) -> Calculate:
+    """Returns the function from a resample's weights to the figures that have intervals."""
     if isinstance(a.task, Regression):
-        return _of_regression(a), {}
-    means, few = _means(a), a.logits.size <= MOST_SCORES
-    rankings = list(a.rankings()) if few else []
+        return _of_regression(a)
+    means, rankings = _means(a), list(a.rankings()) if a.logits.size <= MOST_SCORES else []
 
     def calculate(w: np.ndarray | None) -> Figures:
         out = {name: f.mean(values, w) for name, values in means.items()} | _of_counts(a, w)
-        if few:
+        if rankings:
             out |= _mean_areas(np.array([ranking.areas(w) for ranking in rankings]))
         return out | {"ece": a.reliability(weights=w).expected_error()}
 
-    once = {} if few else _mean_areas(areas)
-    once["adaptive_ece"] = a.reliability(adaptive=True).expected_error()
+    return calculate
+
+
+def _others(a: Answers, areas: np.ndarray) -> Figures:
+    """Returns the figures that would take too long to have intervals."""
+    if isinstance(a.task, Regression):
+        return {}
+    out = {} if a.logits.size <= MOST_SCORES else _mean_areas(areas)
+    out["adaptive_ece"] = a.reliability(adaptive=True).expected_error()
     if a.logits.shape[1] > 1:
-        once["classwise_ece"] = classwise_error(a.probabilities, a.positive)
-    return calculate, once
+        out["classwise_ece"] = classwise_error(a.probabilities, a.positive)
+    return out
 
 
 def _means(a: Answers) -> dict[str, np.ndarray]:
