@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sys
 
 import zoo
-from zoo.commands import augment, convert, describe, evaluate
+from zoo.commands import augment, convert, describe, evaluate, report
 from zoo.commands import list as listing
 from zoo.errors import ZooError
 
-COMMANDS = (listing, describe, convert, augment, evaluate)
+COMMANDS = (listing, describe, convert, augment, evaluate, report)
 
 
 def make_parser() -> argparse.ArgumentParser:
