@@ -13,6 +13,7 @@ from zoo.analysis.answers import RIGHT
 from zoo.analysis.comparison import compare_predictions
 from zoo.analysis.diagnosis import ROLES, Error, diagnose
 from zoo.analysis.ensembles import ensemble
+from zoo.analysis.intervals import RESAMPLES
 from zoo.analysis.measuring import measure
 from zoo.analysis.opening import open_source
 from zoo.analysis.predictions import Predictions, predict
@@ -171,6 +172,7 @@ def evaluate(
     compared: bool = False,
     human_error: float = 0.0,
     seed: int = 0,
+    number: int = RESAMPLES,
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
     """Returns everything that predictions say, and these by the name of their file.
 
@@ -180,6 +182,7 @@ def evaluate(
       compared: the first two are compared.
       human_error: see `zoo.analysis.diagnosis.diagnose`.
       seed: of the bootstrap, and of folds.
+      number: of the bootstrap's resamples.
 
     Returns:
       "evaluations": of each model and split what `measure` returns, with "model", "task",
@@ -190,6 +193,7 @@ def evaluate(
     Raises:
       ConfigError: for what does not go together.
     """
+    drawn = {"seed": seed, "number": number}
     out: dict[str, Any] = {"version": VERSION, "evaluations": [], "diagnoses": []}
     files: dict[str, Predictions] = {}
     for i, group in enumerate(groups):
@@ -198,15 +202,15 @@ def evaluate(
             several = len(groups) > 1, len(group) > 1
             name = _file(files, i if several[0] else None, split if several[1] else None)
             files[name] = predictions
-            found = _described(predictions, name) | measure(predictions, seed=seed)
+            found = _described(predictions, name) | measure(predictions, **drawn)
             if fitted:
-                found["temperature"] = scale(predictions, fitted[i], seed=seed)
+                found["temperature"] = scale(predictions, fitted[i], **drawn)
             mine.append(found)
         out["evaluations"] += mine
         out["diagnoses"] += _diagnosis(mine, human_error)
     if compared:
         pairs = [(groups[0][split], groups[1][split]) for split in groups[0]]
-        out["comparisons"] = [compare_predictions(a, b, seed=seed) for a, b in pairs]
+        out["comparisons"] = [compare_predictions(a, b, **drawn) for a, b in pairs]
     return out, files
 
 

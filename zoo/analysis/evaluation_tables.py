@@ -15,7 +15,7 @@ def print_evaluation(results: Mapping[str, Any], console: Console) -> None:
 
     Args:
       results: of it, with "corruptions" where they were measured.
-      console: to print on.
+      console: to print on, without markup: brackets in names of splits and classes are theirs.
     """
     evaluations = results["evaluations"]
     console.print(_figures(evaluations))
@@ -29,11 +29,10 @@ def print_evaluation(results: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"{pair['true']} is said to be {pair['said']} {pair['count']} times, "
             f"{_percent(pair['part'])} of its examples",
-            markup=False,
         )
     for found in evaluations:
         if "temperature" in found:
-            console.print(_temperature(found), markup=False)
+            console.print(_temperature(found))
     for compared in results.get("comparisons", ()):
         console.print(_comparison(compared))
     for measured in results.get("corruptions", ()):

@@ -201,9 +201,9 @@ def _intervals(
     }
     if "ece" in out:
         # Chance in every bin adds to an ECE, and in a resample once more: the interval is
-        # that of the difference, turned around (the basic bootstrap).
-        low, high = out["ece"]
-        out["ece"] = max(2 * values["ece"] - high, 0.0), max(2 * values["ece"] - low, 0.0)
+        # that of the difference, turned around (the basic bootstrap), and holds the figure.
+        (low, high), value = out["ece"], values["ece"]
+        out["ece"] = max(min(2 * value - high, value), 0.0), max(2 * value - low, value)
     proportions = [name for name in (*PROPORTIONS, "top5") if name in values]
     return out | {name: wilson_interval(values[name] * count, count) for name in proportions}
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from zoo.analysis.answers import answers_of
 from zoo.analysis.calibration import cross_fitted, fit_temperature
+from zoo.analysis.intervals import RESAMPLES
 from zoo.analysis.measuring import measure
 from zoo.analysis.predictions import Predictions
 from zoo.errors import ConfigError
@@ -15,7 +16,9 @@ FOLDS = 5
 SHAPED = ("loss", "brier", "ece", "adaptive_ece", "classwise_ece")  # the figures that change
 
 
-def scale(predictions: Predictions, fitted: Predictions, *, seed: int = 0) -> dict[str, Any]:
+def scale(
+    predictions: Predictions, fitted: Predictions, *, seed: int = 0, number: int = RESAMPLES
+) -> dict[str, Any]:
     """Returns the temperature of one split, and the figures of another that is divided by it.
 
     Args:
@@ -23,6 +26,7 @@ def scale(predictions: Predictions, fitted: Predictions, *, seed: int = 0) -> di
       fitted: of the same model, on the split that the temperature is fitted on. If it is the
         same split, each of `FOLDS` parts is divided by what the others give.
       seed: of the parts, and of the bootstrap.
+      number: of the bootstrap's resamples.
 
     Returns:
       "value", the temperature of all of `fitted`; "split" and "examples" of that; "how" the
@@ -42,7 +46,8 @@ def scale(predictions: Predictions, fitted: Predictions, *, seed: int = 0) -> di
         scaled, _ = cross_fitted(fit.logits, targets, sigmoids=fit.sigmoids, folds=FOLDS, seed=seed)
     else:
         how, scaled = f"fitted on {split}", predictions.logits / value
-    found = measure(dataclasses.replace(predictions, logits=np.float32(scaled)), seed=seed)
+    scaled_ones = dataclasses.replace(predictions, logits=np.float32(scaled))
+    found = measure(scaled_ones, seed=seed, number=number)
     return {
         "value": value,
         "split": split,

@@ -47,6 +47,7 @@ def add(commands: Commands) -> None:
     argument("--threads", type=int, default=2, help="that decode images (default: 2)")
     argument("--max-bad", type=int, default=0, help="images to pass over that cannot be decoded")
     argument("--seed", type=int, default=0, help="of resamples, folds and corruptions")
+    argument("--resamples", type=int, default=1000, help="for intervals of figures (default: 1000)")
     argument(
         "--tta",
         metavar="VIEWS",
@@ -82,14 +83,15 @@ def run(arguments: argparse.Namespace) -> None:
     models = [open_trained(source) for source in arguments.models]
     out = _folder(arguments.out, models)
     data, splits = arguments.data, evaluation.resolve(models[0], arguments.data, arguments.split)
-    _check_splits(arguments, splits)
+    to_fit = arguments.temperature_split
+    of_fit = evaluation.resolve(models[0], data, [to_fit]) if to_fit else {}
+    _check_splits(arguments, splits, of_fit)
     reading = evaluation.Reading(
         arguments.batch_size, arguments.threads, arguments.max_bad, arguments.tta
     )
     groups = evaluation.predict_splits(models, data, splits, reading)
     fitted = []
-    if arguments.temperature_split:
-        of_fit = evaluation.resolve(models[0], data, [arguments.temperature_split])
+    if of_fit:
         found = evaluation.predict_splits(models, data, of_fit, reading)
         fitted = [next(iter(group.values())) for group in found]
     if arguments.ensemble:
@@ -100,13 +102,14 @@ def run(arguments: argparse.Namespace) -> None:
         compared=arguments.compare,
         human_error=arguments.human_error or 0.0,
         seed=arguments.seed,
+        number=arguments.resamples,
     )
     if arguments.corruptions:
         results["corruptions"] = _corruptions(arguments, models, splits)
     evaluation.write(out, results, files)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     print_evaluation(results, console)
-    console.print(f"written to {out}/evaluation.json", soft_wrap=True, markup=False)
+    console.print(f"written to {out}/evaluation.json", soft_wrap=True)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -135,11 +138,15 @@ def _check(arguments: argparse.Namespace) -> None:
         _corruptions_wanted(arguments)
 
 
-def _check_splits(arguments: argparse.Namespace, splits: Mapping[str, str]) -> None:
+def _check_splits(
+    arguments: argparse.Namespace, splits: Mapping[str, str], of_fit: Mapping[str, str]
+) -> None:
     if arguments.human_error is not None and not ("train" in splits and len(splits) > 1):
         raise ConfigError("--human-error: wants --split=train,… with another one, to compare with")
     if arguments.corruptions and len(splits) > 1:
         raise ConfigError("--corruptions: are measured on one split; name one with --split")
+    if len(of_fit) > 1:
+        raise ConfigError("--temperature-split: a temperature is fitted on one split")
 
 
 def _corruptions_wanted(arguments: argparse.Namespace) -> tuple[Sequence[str], Sequence[int]]:
