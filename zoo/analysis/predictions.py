@@ -9,10 +9,13 @@ import zipfile
 
 import numpy as np
 
+from zoo.analysis.averaging import average_logits
 from zoo.analysis.running import examples_of, gather, logits_of, run_over, track
 from zoo.analysis.trained import Trained
+from zoo.analysis.views import make_views
 from zoo.data.source import Source
 from zoo.errors import DataError
+from zoo.tasks.task import Task
 
 VERSION = 1
 
@@ -90,6 +93,7 @@ def predict(
     batch_size: int = 64,
     threads: int = 2,
     max_bad: int = 0,
+    views: str | None = None,
 ) -> Predictions:
     """Returns what a model says of every example of a source.
 
@@ -100,9 +104,15 @@ def predict(
       batch_size: over all devices.
       threads: that decode.
       max_bad: how many images that cannot be decoded to leave out.
+      views: of each image to average over, one of `zoo.analysis.views.VIEWS`; None: itself.
     """
-    examples = examples_of(trained, source, max_bad=max_bad)
-    rows = run_over(trained, examples, logits_of(trained), batch_size=batch_size, threads=threads)
+    examples, compute = examples_of(trained, source, max_bad=max_bad), logits_of(trained)
+    if views is not None:
+        examples, compute = make_views(trained, source, views, max_bad=max_bad)
+        data = {**data, "views": views}
+    rows = run_over(trained, examples, compute, batch_size=batch_size, threads=threads)
+    if views is not None:
+        rows = (row._replace(outputs=_of_views(row.outputs, trained.task)) for row in rows)
     indices, targets, logits = gather(
         track(rows, len(source), "predicting", lambda row: len(row.indices))
     )
@@ -118,6 +128,10 @@ def predict(
         {**data, "fingerprint": source.fingerprint},
         tuple(examples.bad.values()),
     )
+
+
+def _of_views(logits: np.ndarray, task: Task) -> np.ndarray:
+    return average_logits(np.moveaxis(logits, 1, 0), task)
 
 
 def probabilities(predictions: Predictions) -> np.ndarray:
