@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_corruptions(workdir, capsys):
         (("--corruptions=fog", "--split=train,test"), "one split"),
         (("--corruptions=fog", "--tta=flip"), "leave out"),
         (("--data=folder:/nowhere",), "/nowhere"),
-        (("--out=/proc/x",), "written to"),
+        (("--out=/dev/null/x",), "/dev/null is no folder"),
         (("--temperature-split=train,test",), "one split"),
     ],
 )
@@ -160,6 +161,11 @@ def test_a_temperature_mends_what_is_too_sure():
     assert "fitted on x" in scale(sure, other, number=2)["how"]
     with pytest.raises(ConfigError, match="no probabilities"):
         scale(of_numbers(), of_numbers())
+
+
+def test_what_cannot_be_written():
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        write(Path("/dev/null/x"), {}, {})
 
 
 def test_data_of_another_kind(workdir):

@@ -2,18 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from zoo.analysis import figures
-from zoo.analysis.intervals import bootstrap, percentiles, proportion, resamples
-
-
-def test_proportion():
-    right = np.arange(40) < 31
-    found = proportion(right)
-    assert found["value"] == 31 / 40
-    expected = stats.binomtest(31, 40).proportion_ci(method="wilson")
-    assert found["interval"] == pytest.approx((expected.low, expected.high), abs=1e-4)
+from zoo.analysis.intervals import bootstrap, percentiles, resamples
 
 
 def test_resamples_are_as_large_and_seeded():

@@ -1,5 +1,8 @@
 """What is measured of predictions is what scikit-learn and the trainer's metrics say of them."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -60,7 +63,8 @@ def test_as_in_training(make):
     """The trainer sums batches in float32 on the device; the same figures must come out."""
     predictions = make()
     task = make_task(predictions.task["name"], predictions.task["arguments"])
-    sums = task.metrics(predictions.logits, predictions.targets, np.ones(N), train=False)
+    of_batch = jax.jit(functools.partial(task.metrics, train=False))
+    sums = of_batch(predictions.logits, predictions.targets, np.ones(N))
     expected = task.summary({n: (np.asarray(s), np.asarray(c)) for n, (s, c) in sums.items()})
     found = measure(predictions, number=50)["figures"]
     assert set(expected) <= set(found)

@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.analysis.answers import RIGHT, answers_of, in_words
 from zoo.analysis.ensembles import check_same_examples
-from zoo.analysis.intervals import RESAMPLES, percentiles, resamples
+from zoo.analysis.intervals import RESAMPLES, bootstrap
 from zoo.analysis.measuring import calculator, class_names_of
 from zoo.analysis.predictions import Predictions
 from zoo.tasks.task import wilson_interval
@@ -137,13 +137,13 @@ def compare_predictions(
         values = of_b(weights)
         return {name: value - values[name] for name, value in of_a(weights).items()}
 
-    drawn = [differences(weights) for weights in resamples(len(a.said), number=number, seed=seed)]
+    drawn = bootstrap(differences, len(a.said), number=number, seed=seed)
     out: dict[str, Any] = {
         "models": [first.model, second.model],
         "split": first.data["split"],
         "examples": len(a.said),
         "differences": {
-            name: {"value": value, "interval": percentiles(np.array([d[name] for d in drawn]))}
+            name: {"value": value, "interval": drawn[name]}
             for name, value in differences(None).items()
         },
     }

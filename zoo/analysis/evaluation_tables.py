@@ -7,7 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 MOST_ROWS = 20  # of classes; of more, those with the smallest F1
-ERRORS = ("loss", "mae", "rmse", "mean_error", "r2", "kappa")  # not written as percentages
+NUMBERS = (
+    "loss",
+    "mae",
+    "rmse",
+    "mean_error",
+    "r2",
+    "kappa",
+    "brier",
+)  # not written as percentages
 
 
 def print_evaluation(results: Mapping[str, Any], console: Console) -> None:
@@ -50,7 +58,7 @@ def show(name: str, value: float | None) -> str:
     """
     if value is None or value != value:
         return "undefined"
-    plain = any(name == error or name.startswith(f"{error}_") for error in ERRORS)
+    plain = any(name == error or name.startswith(f"{error}_") for error in NUMBERS)
     return f"{value:.4g}" if plain else _percent(value)
 
 
@@ -77,17 +85,24 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 
 
 def _figures(evaluations: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns all figures: with intervals, beside one another where there are several."""
+    """Returns all figures with their intervals, those of several evaluations side by side."""
+    models = list(dict.fromkeys(found["model"] for found in evaluations))
+    title = models[0] if len(models) == 1 else ""
+    for i, model in enumerate(models if len(models) > 1 else ()):
+        title += f"{i + 1}: {model}\n"
     columns = ["figure"]
     for found in evaluations:
-        columns += [f"{_title(found)} ({found['examples']:,})", "95 % interval"]
-    table = _table("", columns)
+        number = f"{models.index(found['model']) + 1}, " if len(models) > 1 else ""
+        columns.append(f"{number}{found['data']['split']}\n{found['examples']:,} examples")
+    alone = len(evaluations) == 1
+    table = _table(title.strip(), [*columns, "95 % interval"] if alone else columns)
     for name in evaluations[0]["figures"]:
-        cells = []
+        row = []
         for found in evaluations:
             figure = found["figures"].get(name, {"value": None, "interval": None})
-            cells += [show(name, figure["value"]), _between(name, figure["interval"])]
-        table.add_row(name, *cells)
+            value, between = show(name, figure["value"]), _between(name, figure["interval"])
+            row += [value, between] if alone else [f"{value}\n{between}".strip()]
+        table.add_row(name, *row)
     return table
 
 

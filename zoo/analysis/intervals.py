@@ -4,20 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from zoo.tasks.task import wilson_interval
-
 RESAMPLES = 1000
 Interval = tuple[float, float]
-
-
-def proportion(right: np.ndarray) -> dict[str, object]:
-    """Returns the part of examples, bool [N], that are right, and Wilson's interval of it.
-
-    Returns:
-      "value" and "interval".
-    """
-    value = float(right.mean()) if len(right) else np.nan
-    return {"value": value, "interval": wilson_interval(float(right.sum()), len(right))}
 
 
 def resamples(count: int, *, number: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.analysis import figures as f
 from zoo.analysis.answers import Answers, answers_of
 from zoo.analysis.calibration import classwise_error
-from zoo.analysis.intervals import RESAMPLES, Interval, percentiles, resamples
+from zoo.analysis.intervals import RESAMPLES, Interval, bootstrap
 from zoo.analysis.predictions import Predictions
 from zoo.tasks.classification import Classification
 from zoo.tasks.multilabel import MultiLabel
@@ -194,11 +194,7 @@ def _of_regression(a: Answers) -> Calculate:
 def _intervals(
     values: Figures, calculate: Calculate, count: int, seed: int, number: int
 ) -> dict[str, Interval]:
-    drawn = [calculate(weights) for weights in resamples(count, number=number, seed=seed)]
-    out = {
-        name: percentiles(np.array([drawn_values[name] for drawn_values in drawn]))
-        for name in drawn[0]
-    }
+    out = bootstrap(calculate, count, number=number, seed=seed)
     if "ece" in out:
         # Chance in every bin adds to an ECE, and in a resample once more: the interval is
         # that of the difference, turned around (the basic bootstrap), and holds the figure.
