@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from zoo.errors import ConfigError
+from zoo.paths import paths_of
 from zoo.registry import create_model
 from zoo.training.groups import (
     assign,
@@ -18,7 +19,6 @@ from zoo.training.groups import (
     layerwise_rules,
     module_order,
     parse_groups,
-    paths_of,
     use_frozen_statistics,
 )
 from zoo.training.optimizer import is_kernel, make_optimizer
