@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zoo.folding import fold_batchnorm
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
+    from zoo.transfer import freeze, swap_head
     from zoo.weights.loading import load, load_weights, preprocessing
     from zoo.weights.saving import save_weights
 
@@ -22,11 +23,13 @@ __all__ = [
     "create_model",
     "describe",
     "fold_batchnorm",
+    "freeze",
     "list_models",
     "load",
     "load_weights",
     "preprocessing",
     "save_weights",
+    "swap_head",
 ]
 
 _HOMES = {
@@ -34,11 +37,13 @@ _HOMES = {
     "create_model": "zoo.registry",
     "describe": "zoo.description",
     "fold_batchnorm": "zoo.folding",
+    "freeze": "zoo.transfer",
     "list_models": "zoo.registry",
     "load": "zoo.weights.loading",
     "load_weights": "zoo.weights.loading",
     "preprocessing": "zoo.weights.loading",
     "save_weights": "zoo.weights.saving",
+    "swap_head": "zoo.transfer",
 }
 
 

@@ -1,7 +1,7 @@
 """Small data that lie whole on every device, so that a batch costs no reading and no copying.
 
-A split is read once, by the same `Examples` as ever (`read_all`): the same checks, the same black images
-with mask 0 for what cannot be decoded. From then on a batch is gathered on the devices by
+A split is read once, by the same `Examples` as ever (`read_all`): the same checks, the same black
+images with mask 0 for what cannot be decoded. From then on a batch is gathered on the devices by
 index and is, bit by bit, the batch that `assemble` would have made of the same indices.
 """
 

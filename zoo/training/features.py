@@ -10,7 +10,7 @@ gradients and the whole state are those of the ordinary step; features are those
 ordinary forward pass, up to rounding where a batch of another size is computed otherwise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import functools

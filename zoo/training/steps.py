@@ -72,7 +72,7 @@ def make_steps(
     spread, normalise = shared.spread, shared.preprocessing.normalise
     everywhere = meshes.replicated(shared.parallel.mesh)
     rows = meshes.batch_sharding(shared.parallel.mesh)
-    jit = functools.partial(jax.jit, out_shardings=everywhere)
+    jit = functools.partial(jax.jit, out_shardings=everywhere)  # metrics
     change = functools.partial(jax.jit, donate_argnums=0)  # of the state
     augment = make_augment(config.augment.images, config.augment.mix.to_dict(), plan.image_shape)
     features = _features(shared, optimization, start, examples)
