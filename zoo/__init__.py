@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zoo.description import describe
     from zoo.folding import fold_batchnorm
+    from zoo.inference import for_inference
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
     from zoo.transfer import freeze, swap_head
@@ -23,6 +24,7 @@ __all__ = [
     "create_model",
     "describe",
     "fold_batchnorm",
+    "for_inference",
     "freeze",
     "list_models",
     "load",
@@ -37,6 +39,7 @@ _HOMES = {
     "create_model": "zoo.registry",
     "describe": "zoo.description",
     "fold_batchnorm": "zoo.folding",
+    "for_inference": "zoo.inference",
     "freeze": "zoo.transfer",
     "list_models": "zoo.registry",
     "load": "zoo.weights.loading",
