@@ -28,6 +28,7 @@ def test_two_classes_and_a_binary_head(workdir, pictures, tmp_path, capsys):
     weights = workdir / "weights"
     config = transfer.get_config(f"data={pictures},model=mlp,weights={weights}")
     config.task.name = "binary"
+    config.model.arguments = {"dropout_rate": 0.0}  # the run's own drops below the head
     config.batch_size, config.train_for = 8, "20 epochs"
     results = fit(config, tmp_path)
     assert "held_by=devices, as what the head is given instead of images" in capsys.readouterr().out

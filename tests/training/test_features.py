@@ -106,5 +106,5 @@ def test_a_network_without_a_layer_called_head():
     assert chosen(None, found, why, alone=True, size=2**20)
     assert not chosen(None, found, why, alone=True, size=2**40)
     assert not chosen(None, found, why, alone=False, size=1)
-    with pytest.raises(ConfigError, match="one process and one seed"):
+    with pytest.raises(ConfigError, match="one process, one seed"):
         chosen(True, found, why, alone=False, size=1)

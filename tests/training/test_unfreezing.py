@@ -99,15 +99,24 @@ def test_features_are_the_same_training_as_images(config, splits, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
-def test_features_over_several_devices(config, splits, devices, tmp_path, mode):
+def test_features_over_several_devices(config, splits, devices, tmp_path):
     config.optimizer.groups = (("head/.*", {}), (".*", {"frozen": True}))
+    config.model.arguments = {"widths": (16,), "dropout_rate": 0.5}
     config.accumulate = 3
-    config.parallel.mode = mode
     for features in (True, False):
         config.data.features = features
         fit(config, tmp_path / str(features), splits=splits, devices=devices)
     assert_close_logs(log_of(tmp_path / "True"), log_of(tmp_path / "False"))
+
+
+def test_features_are_for_one_program(config, splits, devices):
+    config.optimizer.groups = (("head/.*", {}), (".*", {"frozen": True}))
+    assert build(config, splits, devices).features is not None
+    config.parallel.mode = "pmap"
+    assert build(config, splits, devices).features is None
+    config.data.features = True
+    with pytest.raises(ConfigError, match="features=True is for one process, one seed and"):
+        build(config, splits, devices)
 
 
 @pytest.mark.slow
@@ -126,6 +135,7 @@ def test_stages_in_a_loop_are_the_same_training(config, splits, tmp_path, in_loo
 
 @pytest.mark.slow
 def test_several_seeds_unfreeze_as_one_does(config, splits, tmp_path):
+    config.evaluate_every = "20 steps"  # so that the best step is the same
     config.seeds = 2
     both = fit(config, tmp_path / "both", splits=splits)
     config.seeds = 1

@@ -45,6 +45,7 @@ HARMLESS = (
     "compilation_cache",
     "data.data_dir",
     "data.cache",
+    "data.features",
     "data.resident",
     "data.max_bad_examples",
     "data.threads",

@@ -173,7 +173,7 @@ def chosen(
       wanted: what the configuration says; None leaves it to this function.
       found: of `from_features`.
       why: likewise.
-      alone: whether there is one process and one seed; features are of one network.
+      alone: whether there is one process, one program and one seed; features are of one network.
       size: of the features of all splits, in bytes.
 
     Raises:

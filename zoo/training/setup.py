@@ -233,10 +233,10 @@ def build(
     start, key_of = jax.jit(init, out_shardings=spread), jit(jax.random.key)
     shared = Shared(config, plan, model, shapes, task, preprocessing, averages, parallel, spread)
     counts = [len(source) for source in splits if source is not None]
-    stages = [
-        make_steps(shared, make_optimization(config, plan, model, shapes, step), step, sum(counts))
-        for step in (0, *optimization.thaws)
-    ]
+    stages = [make_steps(shared, optimization, 0, sum(counts))]
+    for step in optimization.thaws:
+        later = make_optimization(config, plan, model, shapes, step)
+        stages.append(make_steps(shared, later, step, sum(counts)))
     setup = Setup(
         config=config,
         plan=plan,

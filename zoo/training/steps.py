@@ -157,5 +157,7 @@ def _features(
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         each = jax.eval_shape(found.of_images, shared.shapes, images)
         size = examples * math.prod(each.shape) * each.dtype.itemsize
-    alone = jax.process_count() == 1 and config.seeds == 1
+    # Where each device has a program, dropout is computed around what features are put into.
+    one_program = shared.parallel.mode == "jit" and jax.process_count() == 1
+    alone = one_program and config.seeds == 1
     return found if chosen(wanted, found, why, alone=alone, size=size) else None
