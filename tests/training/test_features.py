@@ -81,7 +81,7 @@ def test_a_head_on_features_is_the_network_on_images(name, size, fields, place):
         ("mlp", 8, {"rules": (("hidden1/bias", {}), *HEAD_ONLY)}, "'hidden1/bias' is not frozen"),
         ("mlp", 8, {"widths": (8, 8), "dropout_rate": 0.1}, "'drop1' drops at random"),
         ("vgg11", 64, SMALL, "'fc1_drop' drops at random"),
-        ("googlenet", 64, {"aux_weight": 0.3}, "auxiliary heads counts"),
+        slow("googlenet", 64, {"aux_weight": 0.3}, "auxiliary heads counts"),
         (
             "resnet20",
             32,

@@ -186,5 +186,8 @@ def chosen(
             f"config.data.features=True keeps what the head is given, but {why}; leave it out"
         )
     if wanted and not alone:
-        raise ConfigError("config.data.features=True is for one process and one seed; leave it out")
+        raise ConfigError(
+            "config.data.features=True is for one process, one seed and "
+            "config.parallel.mode='jit'; leave it out"
+        )
     return wanted
