@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     config.data.decoding = "scaled"  # or "exact", "fast"
     config.data.cache = False  # keep the fitted images in memory
     config.data.resident = placeholder(bool)  # on the devices; None: if cached and small
+    config.data.features = placeholder(bool)  # keep what the head is given; None: if only it trains
     config.data.max_bad_examples = 0  # undecodable images to pass over before giving up
     config.data.threads = 2  # that load batches, per host
     config.data.prefetch = 2  # batches to load ahead
@@ -91,6 +92,9 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_value = 0.0  # of each number in it
     config.optimizer.clip_adaptive = 0.0  # of a unit's gradient by the norm of its weights
     config.optimizer.layer_decay = 1.0  # the rate's factor per stage away from the head
+    # Stages for which there is no time stay frozen; with (), all train from the beginning.
+    config.optimizer.unfreeze = ()  # when each does, from the last one back: ("5 epochs", …)
+    # Frozen is True, or for how long: ("stage1.*", {"frozen": "5 epochs"}).
     config.optimizer.groups = ()  # (("stem.*", {"frozen": True}), ("stage.*", {"rate": 0.1}), …)
 
     config.average = ConfigDict()  # further sets of weights, evaluated beside the raw ones

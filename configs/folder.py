@@ -7,7 +7,7 @@ For one GPU; on a CPU take a smaller model and smaller images, as in
 are those of your images: not measured. Without a path it reads the current folder, and with
 `:smoke` it makes three steps on noise (a folder of that name is `./smoke`).
 
-If there is no `validation` folder, a part of the others does:
+If there is no `validation` folder, a part of the others does, also of class folders alone:
 
     --config.data.train_split='train[:80%]' --config.data.validation_split='train[80%:]'
 

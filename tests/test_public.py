@@ -19,7 +19,9 @@ ISLAND_A = {
     "layers",
     "models",
     "ops",
+    "paths",
     "registry",
+    "transfer",
     "weights",
 }
 ISLAND_B = {"data", "tasks", "training", "analysis", "commands"}

@@ -72,13 +72,14 @@ def test_every_variant_has_right_keys_and_numbers(recipe):
             arguments=plan.schedule_arguments,
             warmup_fraction=settings.warmup_fraction,
         )
+        assert len(plan.groups) == len(settings.groups)
         make_optimizer(
             settings.name,
             schedule,
             arguments=settings.arguments.to_dict(),
             weight_decay=settings.weight_decay,
             decay=settings.decay,
-            groups=settings.groups,
+            groups=plan.groups,
         )
         make_plateau(settings.plateau.to_dict())
 
@@ -182,6 +183,7 @@ def test_the_commands_of_the_folder_recipe_are_understood():
 @pytest.mark.parametrize(("recipe", "variant"), ALL)
 def test_every_variant_can_be_built(recipe, variant):
     config = load(recipe, variant)
+    config.model.weights = None  # which may have to be fetched
     setup = build(config, splits_for(config), jax.devices()[:1])
     assert setup.plan.num_outputs == len(setup.splits.train.class_names)
 
@@ -202,6 +204,31 @@ def test_smoke_trains(recipe, variant, tmp_path):
     assert all(math.isfinite(loss) for loss in train)
     assert all(math.isfinite(split["loss"]) for split in results["metrics"].values())
     assert not results["skipped_steps"]
+
+
+def test_the_parts_of_a_transfer(tmp_path):
+    folder = str(tmp_path / "a,b")
+    config = load("transfer", f"model=mobilenet_v2,data={folder},train=stages")
+    assert config.model.name == "mobilenet_v2"
+    assert config.model.weights == "timm/mobilenetv2_100.ra_in1k"
+    assert config.data.name == f"folder:{folder}"
+    assert (config.data.train_split, config.data.validation_split) == ("train[:80%]", "train[80%:]")
+    assert config.data.test_split == "" and config.optimizer.unfreeze[0] == "10 epochs"
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+    data = load("transfer", f"weights=w.safetensors,data=folder:{tmp_path}").data
+    splits = data.train_split, data.validation_split, data.test_split
+    assert splits == ("train", "validation", "test")
+    assert load("transfer", "data=cifar10,weights=x").data.name == "cifar10"
+    for wrong, message in (
+        ("modle=x", "'modle=x': no such part. Did you mean 'model'"),
+        ("/a/b", "'/a/b': no such part"),
+        ("train=heads", "must be one of head, stages, all"),
+        ("model=lenet5", "the hub has no weights of it; give weights=FILE"),
+        ("model=rezn", "unknown model 'rezn'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load("transfer", wrong)
 
 
 def test_mock_data_suit_what_recipes_ask_for():

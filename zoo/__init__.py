@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.inference import for_inference
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
+    from zoo.transfer import freeze, swap_head
     from zoo.weights.loading import load, load_weights, preprocessing
     from zoo.weights.saving import save_weights
 
@@ -24,11 +25,13 @@ __all__ = [
     "describe",
     "fold_batchnorm",
     "for_inference",
+    "freeze",
     "list_models",
     "load",
     "load_weights",
     "preprocessing",
     "save_weights",
+    "swap_head",
 ]
 
 _HOMES = {
@@ -37,11 +40,13 @@ _HOMES = {
     "describe": "zoo.description",
     "fold_batchnorm": "zoo.folding",
     "for_inference": "zoo.inference",
+    "freeze": "zoo.transfer",
     "list_models": "zoo.registry",
     "load": "zoo.weights.loading",
     "load_weights": "zoo.weights.loading",
     "preprocessing": "zoo.weights.loading",
     "save_weights": "zoo.weights.saving",
+    "swap_head": "zoo.transfer",
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.test_loader import Recording, examples_of
 from zoo.data.loader import Order, eval_batches, train_batches
-from zoo.data.resident import AUTOMATIC, Resident, chosen, device_memory
+from zoo.data.resident import AUTOMATIC, Resident, chosen, device_memory, read_all
 from zoo.data.source import ArraySource
 from zoo.errors import ConfigError, DataError
 from zoo.training.mesh import batch_sharding, make_mesh, replicated, stacked
@@ -21,7 +21,7 @@ class Flawed(ArraySource):
 
 
 def hold(examples, mesh, threads=2):
-    return Resident(examples, replicated(mesh), batch_sharding(mesh), threads)
+    return Resident(read_all(examples, threads), replicated(mesh), batch_sharding(mesh))
 
 
 def assert_same_batch(batch, expected):
@@ -61,7 +61,8 @@ def test_several_numbers_each_and_batches_of_several_seeds(devices):
     mesh = make_mesh(devices)
     targets = np.arange(30, dtype=np.float32).reshape(10, 3)
     source = ArraySource(np.arange(40, dtype=np.uint8).reshape(10, 2, 2), targets)
-    held = Resident(examples_of(source), replicated(mesh), stacked(batch_sharding(mesh)), 2)
+    columns = read_all(examples_of(source), 2)
+    held = Resident(columns, replicated(mesh), stacked(batch_sharding(mesh)))
     indices = np.stack([Order(10, 8, seed).at(0)[0] for seed in (0, 1, 2)])
     batch = held.batch(indices, np.zeros_like(indices))
     assert batch["image"].shape == (3, 8, 2, 2, 1)

@@ -350,6 +350,38 @@ def test_a_changed_folder_has_another_fingerprint(tmp_path):
     assert open_train(f"folder:{tmp_path}").fingerprint != before
 
 
+def test_class_folders_alone_are_the_split_train(tmp_path):
+    make_folder(tmp_path, splits=("",))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cat", "dog"]
+    source = open_train(f"folder:{tmp_path}")
+    assert source.class_names == ("cat", "dog") and len(source) == 8
+    parts = open_splits(
+        f"folder:{tmp_path}", train="train[:75%]", validation="train[75%:]", test=""
+    )
+    sizes = [len(part) for part in parts if part is not None]
+    assert sizes == [6, 2]
+    assert {source.describe(i) for i in range(8)} == {
+        part.describe(i) for part in parts if part is not None for i in range(len(part))
+    }
+    with pytest.raises(ConfigError, match=r"no split 'validation', only 'train', which is all"):
+        open_splits(f"folder:{tmp_path}", train="train", validation="validation", test="")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ConfigError, match=r"no split 'train', only \['cat', 'dog', 'test'\]"):
+        open_train(f"folder:{tmp_path}")
+
+
+def test_splits_of_other_names_are_no_classes(tmp_path):
+    make_folder(tmp_path, splits=("training", "testing"))
+    with pytest.raises(ConfigError, match=r"no split 'train', only \['testing', 'training'\]"):
+        open_train(f"folder:{tmp_path}")
+
+
+def test_a_table_alone_is_the_split_train(tmp_path):
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,age\na.png,41\n")
+    assert open_train(f"folder:{tmp_path}")[0][1].tolist() == [41]
+
+
 def test_bad_folders(tmp_path):
     root = f"folder:{tmp_path}"
     with pytest.raises(ConfigError, match="no such folder"):

@@ -1,5 +1,6 @@
 """Groups: frozen is untouched, a factor is a factor, and a typing error is an error."""
 
+import functools
 import re
 
 from flax import linen as nn
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 from zoo.errors import ConfigError
+from zoo.paths import paths_of
 from zoo.registry import create_model
 from zoo.training.groups import (
     assign,
@@ -18,7 +20,7 @@ from zoo.training.groups import (
     layerwise_rules,
     module_order,
     parse_groups,
-    paths_of,
+    thaws_of,
     use_frozen_statistics,
 )
 from zoo.training.optimizer import is_kernel, make_optimizer
@@ -113,6 +115,49 @@ def test_frozen_parameters_have_no_state_and_no_part_in_the_norm():
     assert norm == pytest.approx(1, rel=1e-5)
 
 
+def test_what_thaws_begins_anew_with_the_rate_of_that_step():
+    """Its averages are those of a run that begins there; the schedule is two steps on."""
+    groups = [("stage1.*", {"frozen": "2 steps"}), (".*", {})]
+    options = {"name": "adamw", "weight_decay": 0.1, "groups": groups}
+    frozen, free = (make(step=step, **options) for step in (1, 2))
+    state, params = frozen.init(PARAMS), PARAMS
+    assert jax.tree.structure(state) == jax.tree.structure(free.init(PARAMS))
+
+    @functools.partial(jax.jit, static_argnames="thawed")
+    def step(params, state, gradient, thawed):
+        updates, state = (free if thawed else frozen).update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for number, gradient in enumerate([*GRADIENTS, *GRADIENTS]):
+        params, state = step(params, state, gradient, number >= 2)
+        if number < 2:
+            jax.tree.map(np.testing.assert_array_equal, params["stage1"], PARAMS["stage1"])
+    late = make_optimizer("adamw", lambda count: 0.5 / (3 + count), arguments={}, weight_decay=0.1)
+    whole = train(make("adamw", weight_decay=0.1), [*GRADIENTS, *GRADIENTS])
+    for name, expected in (("stage1", train(late)), ("head", whole)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+            params[name],
+            expected[name],
+        )
+
+
+def test_what_is_frozen_for_a_time_at_each_step():
+    groups = parse_groups([("stem.*", {"frozen": "5 steps"}), ("s.*", {"frozen": "1 step"})])
+    assert thaws_of(groups) == [1, 5]
+    at = [[group.at(step).frozen for group in groups] for step in (0, 1, 4, 5, 9)]
+    assert at == [[True, True], [True, False], [True, False], [False, False], [False, False]]
+    assert thaws_of([group.at(1) for group in groups]) == [5]
+    assert not groups[0].at(5).keeps_statistics and groups[0].keeps_statistics
+    rows = describe_groups(
+        PARAMS,
+        parse_groups([("stem.*", {"frozen": "5 steps"}), (".*", {})]),
+        is_kernel,
+        weight_decay=0.1,
+    )
+    assert (rows[0].frozen, rows[0].thaws, rows[0].rate, rows[0].weight_decay) == (True, 5, 1, 0.1)
+
+
 def test_no_groups_and_one_group_for_all_are_the_same():
     plain = first_updates(make(weight_decay=0.1), GRADIENTS[0])
     grouped = first_updates(make(weight_decay=0.1, groups=[(".*", {})]), GRADIENTS[0])
@@ -133,6 +178,7 @@ def test_no_groups_and_one_group_for_all_are_the_same():
         ([(".*", {"rate": 0})], "say frozen"),
         ([(".*", {"weight_decay": float("nan")})], "0 or more"),
         ([(".*", {"frozen": 1})], "True or False"),
+        ([(".*", {"frozen": "0 steps"})], "at least '1 steps'"),
         ([".*"], "give (pattern, settings)"),
     ],
 )

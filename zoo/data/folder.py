@@ -1,4 +1,7 @@
-"""Folders of images: train/CLASS/x.jpg, as Keras and torchvision read them, or with a table."""
+"""Folders of images: train/CLASS/x.jpg, as Keras and torchvision read them, or with a table.
+
+Without folders for splits, CLASS/x.jpg, all there is is the split `train`.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +13,7 @@ from zoo.data.files import images_below
 from zoo.data.source import Target, digest, parse_split, slice_bounds
 from zoo.data.table import TABLE, Table, read_table, targets_of
 from zoo.errors import ConfigError, DataError
-from zoo.images import Encoded, decode, read_image, to_array
+from zoo.images import Encoded, decode, is_image_name, read_image, to_array
 
 SPLIT_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 
@@ -41,7 +44,8 @@ class FolderSource:
     `train[90%:]` has all classes.
 
     Args:
-      root: the folder that holds the splits.
+      root: the folder that holds the splits; if there is no folder of a split's name in it, what
+        it holds is `train` itself.
       split: a folder in it, with an optional slice; `validation` is also found as `val`
         and `valid`.
 
@@ -74,13 +78,15 @@ class FolderSource:
         self.fingerprint = digest(self.class_names, files, *[self.labels] * with_table)
 
     def _find(self, name: str) -> Path:
-        for candidate in SPLIT_NAMES.get(name, (name,)):
-            if (self._root / candidate).is_dir():
-                return self._root / candidate
+        found = find_split(self._root, name)
+        if found is not None:
+            return found
         if not self._root.is_dir():
             raise ConfigError(f"config.data.name=folder:{self._root}: no such folder")
+        whole = find_split(self._root, "train") == self._root
+        has = "'train', which is all of it" if whole else _folders(self._root)
         raise ConfigError(
-            f"folder:{self._root} has no split {name!r}, only {_folders(self._root)}. Take a "
+            f"folder:{self._root} has no split {name!r}, only {has}. Take a "
             "slice of another, as in --config.data.train_split='train[:90%]' "
             "--config.data.validation_split='train[90%:]', or switch it off with ''"
         )
@@ -99,6 +105,26 @@ class FolderSource:
 
     def describe(self, index: int) -> str:
         return str(self._paths[index])
+
+
+def find_split(root: Path, name: str) -> Path | None:
+    """Returns the folder of a split, None if there is none.
+
+    Args:
+      root: what is looked at.
+      name: of the split; `train` is also found in `root` itself, if that has no folder of any
+        split's name, but a table, or folders with images right in them.
+    """
+    for candidate in SPLIT_NAMES.get(name, (name,)):
+        if (root / candidate).is_dir():
+            return root / candidate
+    splits = (candidate for names in SPLIT_NAMES.values() for candidate in names)
+    if name != "train" or not root.is_dir() or any((root / split).is_dir() for split in splits):
+        return None
+    of_classes = (
+        any(is_image_name(path) for path in (root / folder).iterdir()) for folder in _folders(root)
+    )
+    return root if (root / TABLE).is_file() or any(of_classes) else None
 
 
 def _list_classes(folder: Path, train: Path) -> Listing:

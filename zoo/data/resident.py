@@ -1,7 +1,7 @@
 """Small data that lie whole on every device, so that a batch costs no reading and no copying.
 
-A split is read once, by the same `Examples` as ever: the same checks, the same black images
-with mask 0 for what cannot be decoded. From then on a batch is gathered on the devices by
+A split is read once, by the same `Examples` as ever (`read_all`): the same checks, the same black
+images with mask 0 for what cannot be decoded. From then on a batch is gathered on the devices by
 index and is, bit by bit, the batch that `assemble` would have made of the same indices.
 """
 
@@ -98,26 +98,21 @@ class Resident:
     """A split on the devices.
 
     Args:
-      examples: to be read, all of them, now.
+      columns: of `read_all`, or others with "mask" and a last row that is nobody's.
       everywhere: the sharding of the data, all on every device.
       rows: the sharding of a batch.
-      threads: that read.
 
     Attributes:
-      columns: image uint8 [N + 1, S, S, C], label int32 [N + 1] or float32 [N + 1, K], mask
-        float32 [N + 1]. The last row is nobody's: black, with mask 0.
-
-    Raises:
-      DataError: for what cannot be read, as `Examples`.
+      columns: the same, on the devices.
     """
 
     def __init__(
-        self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding, threads: int
+        self, columns: Mapping[str, np.ndarray], everywhere: NamedSharding, rows: NamedSharding
     ):
-        self._size = len(examples)
+        self._size = len(columns["mask"]) - 1
         self.columns = {
             name: jax.make_array_from_callback(column.shape, everywhere, column.__getitem__)
-            for name, column in _read(examples, threads).items()
+            for name, column in columns.items()
         }
         self._gather = jax.jit(gather, out_shardings=rows)
 
@@ -133,8 +128,20 @@ class Resident:
         return self._gather(self.columns, indices, epochs.astype(np.int32))
 
 
-def _read(examples: Examples, threads: int) -> dict[str, np.ndarray]:
-    """Returns all examples and a last row that is none."""
+def read_all(examples: Examples, threads: int) -> dict[str, np.ndarray]:
+    """Returns all N examples, and a last row that is nobody's: black, with mask 0.
+
+    Args:
+      examples: to be read, all of them, now.
+      threads: that read.
+
+    Returns:
+      image uint8 [N + 1, S, S, C], label int32 [N + 1] or float32 [N + 1, K], mask float32
+      [N + 1].
+
+    Raises:
+      DataError: for what cannot be read, as `Examples`.
+    """
     size = len(examples)
     images = np.zeros((size + 1, *examples.shape), np.uint8)
     labels = np.zeros((size + 1, *examples.target_shape), examples.target_dtype)

@@ -19,7 +19,8 @@ def _moved(average: Any, new: Any, step_size: jax.typing.ArrayLike) -> Any:
     def move(old: Any, now: Any) -> Any:
         if not jnp.issubdtype(old.dtype, jnp.floating):
             return now
-        return (step_size * now + (1 - step_size) * old).astype(old.dtype)
+        moved = (step_size * now + (1 - step_size) * old).astype(old.dtype)
+        return jnp.where(now == old, old, moved)  # what is frozen keeps its last bit
 
     return jax.tree.map(move, average, new)
 

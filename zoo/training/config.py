@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from zoo.data.crop import DECODINGS
 from zoo.errors import ConfigError, suggest
 from zoo.images import CHANNEL_ORDERS, FITS, INTERPOLATIONS
+from zoo.training.groups import Rule
 from zoo.training.parallel import MODES
 from zoo.training.schedules import SCHEDULES, scale_rate
 from zoo.weights.preprocessing import Preprocessing, are_names
@@ -44,6 +45,7 @@ HARMLESS = (
     "compilation_cache",
     "data.data_dir",
     "data.cache",
+    "data.features",
     "data.resident",
     "data.max_bad_examples",
     "data.threads",
@@ -97,6 +99,8 @@ class Plan:
     warmup_steps: int
     learning_rate: float  # the peak, scaled with the batch
     schedule_arguments: dict[str, Any]  # durations in steps
+    groups: tuple[Rule, ...]  # likewise
+    unfreeze: tuple[int, ...]
     swa_start: int | None
     swa_every: int
     patience: int | None  # in steps
@@ -336,6 +340,8 @@ def make_plan(
         schedule_arguments=_durations_in_steps(
             config.optimizer.schedule_arguments.to_dict(), in_steps
         ),
+        groups=_groups_in_steps(config.optimizer.groups, in_steps),
+        unfreeze=_unfreeze_in_steps(config.optimizer.unfreeze, in_steps),
         swa_start=steps_or_none("average.swa_start"),
         swa_every=steps("average.swa_every"),
         patience=steps_or_none("best.patience"),
@@ -389,6 +395,36 @@ def _durations_in_steps(value: Any, in_steps: Callable[[str], int]) -> Any:
         return [_durations_in_steps(item, in_steps) for item in value]
     is_duration = isinstance(value, str) and value[:1].isdigit()
     return in_steps(value) if is_duration else value
+
+
+def _groups_in_steps(rules: Sequence[Rule], in_steps: Callable[[str], int]) -> tuple[Rule, ...]:
+    """Returns rules with every duration of `frozen` in steps; whatever else is wrong stays so."""
+
+    def convert(rule: Any) -> Any:
+        if not (isinstance(rule, list | tuple) and len(rule) == 2 and hasattr(rule[1], "items")):
+            return rule
+        pattern, settings = rule[0], dict(rule[1].items())
+        if isinstance(settings.get("frozen"), str):
+            try:
+                settings["frozen"] = f"{in_steps(settings['frozen'])} steps"
+            except ConfigError as error:
+                raise ConfigError(f"config.optimizer.groups: {pattern!r}: {error}") from None
+        return pattern, settings
+
+    return tuple(map(convert, rules))
+
+
+def _unfreeze_in_steps(durations: Sequence[str], in_steps: Callable[[str], int]) -> tuple[int, ...]:
+    try:
+        steps = tuple(in_steps(duration) for duration in durations)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"config.optimizer.unfreeze={durations!r}: {error}") from None
+    if list(steps) != sorted(steps) or 0 in steps:
+        raise ConfigError(
+            f"config.optimizer.unfreeze={durations!r}: must be one duration for each stage, from "
+            "the last one back, each at least one step and none shorter than the one before"
+        )
+    return steps
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.training import mesh as meshes
-from zoo.training.groups import describe_groups
+from zoo.training.groups import GroupRow, describe_groups
 from zoo.training.optimizer import decay_mask
 from zoo.training.report import Reporter
 from zoo.training.setup import Setup
@@ -24,12 +24,13 @@ def dry_run(setup: Setup, origin: str) -> dict[str, Any]:
       origin: where the configuration came from.
 
     Returns:
-      {"groups": [...], "cost": {...}}, as printed.
+      {"groups": [...], "cost": {...}, "later": [...]}, as printed; the last are the costs of a
+      step from the moments on at which more trains.
     """
     Reporter(Path("(dry run: nothing is written)"), setup.plan.total_steps).header(
         origin, setup.describe()
     )
-    groups, cost = group_rows(setup), step_cost(setup)
+    groups, costs = group_rows(setup), [step_cost(s) for s in (setup, *setup.later)]
     console = Console(highlight=False)
     table = Table(title="What trains", title_justify="left")
     for i, name in enumerate(groups[0]):
@@ -38,10 +39,13 @@ def dry_run(setup: Setup, origin: str) -> dict[str, Any]:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
     console.print(table)
     where = f", on each of {setup.mesh.size} devices" if setup.mesh.size > 1 else ""
-    print(f"A step of {setup.config.batch_size} images, as the compiler sees it{where}:")
-    for name, value in cost.items():
-        print(f"  {name:<40} {value}")
-    return {"groups": groups, "cost": cost}
+    for each, cost in zip((setup, *setup.later), costs, strict=True):
+        when = f" from step {each.start} on" if each.start else ""
+        size = setup.config.batch_size
+        print(f"A step of {size} images{when}, as the compiler sees it{where}:")
+        for name, value in cost.items():
+            print(f"  {name:<40} {value}")
+    return {"groups": groups, "cost": costs[0], "later": costs[1:]}
 
 
 def group_rows(setup: Setup) -> list[dict[str, Any]]:
@@ -60,13 +64,20 @@ def group_rows(setup: Setup) -> list[dict[str, Any]]:
             "pattern": row.pattern,
             "arrays": row.arrays,
             "parameters": row.parameters,
-            "rate": "frozen" if row.frozen else f"{row.rate * plan.learning_rate:.4g}",
+            "rate": _rate(row, plan.learning_rate),
             "decay": f"{row.weight_decay:.4g}",
             "parameters that decay": row.decaying,
             "BatchNorm's averages": "kept" if row.statistics else "move",
         }
         for row in rows
     ]
+
+
+def _rate(row: GroupRow, peak: float) -> str:
+    if row.frozen and row.thaws is None:
+        return "frozen"
+    later = f" from step {row.thaws} on" if row.frozen else ""
+    return f"{row.rate * peak:.4g}{later}"
 
 
 def batch_like(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
@@ -77,8 +88,12 @@ def batch_like(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
     def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
 
+    image = like(np.uint8, *train.shape)
+    if setup.feature_step is not None:
+        variables = setup.state_like.variables
+        image = jax.eval_shape(setup.feature_step, variables, image)
     return {
-        "image": like(np.uint8, *train.shape),
+        "image": image,
         "label": like(train.target_dtype, *train.target_shape),
         "mask": like(np.float32),
         "index": like(np.int32),

@@ -3,7 +3,8 @@
 With the data on the devices nothing of a step needs the host, and up to an epoch of steps is
 one call: a loop whose number of rounds is an argument, so that one compilation serves stretches
 of every length. A stretch ends wherever something is due: a line of the log, a checkpoint, an
-evaluation, the end of an epoch or of the training. A signal is seen at the end of a stretch.
+evaluation, the end of an epoch or of the training, or that more begins to train. A signal is seen
+at the end of a stretch.
 
 On a CPU it is one step per call. XLA computes most convolutions within a loop one element at a
 time there (LeNet-5's step on 64 digits takes 3.5 times as long in a loop, on two cores), and a
@@ -60,12 +61,12 @@ class Trainer(Protocol):
 
 
 def make_trainer(setup: Setup, feed: Feed, step: int) -> Trainer:
-    """Returns what makes this run's steps, from `step` on."""
+    """Returns what makes this run's steps, from `step` up to `setup.stop`."""
     if isinstance(feed, Held) and loops_are_fast(setup.mesh):
         return Loop(setup, feed)
     if isinstance(feed, Held) and setup.alone is not None:
         return InTurns(setup, setup.alone, feed)
-    return StepByStep(setup, feed, range(step, setup.plan.total_steps))
+    return StepByStep(setup, feed, range(step, setup.stop))
 
 
 class StepByStep:
@@ -158,8 +159,8 @@ def stretches(setup: Setup) -> tuple[Callable[[int], int], int]:
     plan = setup.plan
     every = plan.log_every, plan.checkpoint_every, plan.evaluate_every
     epoch = len(setup.splits.train), setup.config.batch_size
-    until = functools.partial(next_stop, every=every, epoch=epoch, total=plan.total_steps)
-    return until, min(*every, -(-epoch[0] // epoch[1]), plan.total_steps)
+    until = functools.partial(next_stop, every=every, epoch=epoch, total=setup.stop)
+    return until, min(*every, -(-epoch[0] // epoch[1]), setup.stop)
 
 
 def next_stop(step: int, *, every: Iterable[int], epoch: tuple[int, int], total: int) -> int:
@@ -169,7 +170,7 @@ def next_stop(step: int, *, every: Iterable[int], epoch: tuple[int, int], total:
       step: from where.
       every: how many steps lie between two of whatever is done regularly.
       epoch: its number of examples, and the number of those in a batch.
-      total: the last step.
+      total: the last step of the training, or before more trains.
 
     Example:
       >>> next_stop(7, every=(5, 20), epoch=(34, 4), total=100)

@@ -1,13 +1,17 @@
 """Where batches come from: read by the host as they are needed, or held by the devices."""
 
 from collections.abc import Generator, Iterable
-from typing import Protocol
+import time
+from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.data.loader import Batch, Order, Waiting, eval_batches, train_batches
-from zoo.data.resident import Resident
+from zoo.data.resident import Resident, read_all
 from zoo.training import mesh as meshes
+from zoo.training.report import say
 from zoo.training.setup import Setup
 
 
@@ -29,8 +33,16 @@ class Feed(Protocol):
         ...
 
 
-def make_feed(setup: Setup) -> Feed:
-    """Returns where this run's batches come from."""
+def make_feed(setup: Setup, variables: Any = None) -> Feed:
+    """Returns where this run's batches come from.
+
+    Args:
+      setup: of the run.
+      variables: of the model, of which what is frozen makes the features of images; needed only
+        if `setup.features` says that they take the images' place.
+    """
+    if setup.features is not None:
+        return Featured(setup, variables)
     return Held(setup) if setup.resident else Streamed(setup)
 
 
@@ -69,12 +81,15 @@ class Held:
             mesh = self._setup.mesh
             rows = meshes.batch_sharding(mesh)
             self._splits[name] = Resident(
-                self._setup.examples[name],
+                self._columns(name),
                 meshes.replicated(mesh),
                 meshes.stacked(rows) if name == "train" and len(self._orders) > 1 else rows,
-                self._setup.config.data.threads,
             )
         return self._splits[name]
+
+    def _columns(self, name: str) -> dict[str, np.ndarray]:
+        """Returns a split and a last row that is nobody's, as `Resident` takes them."""
+        return read_all(self._setup.examples[name], self._setup.config.data.threads)
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         places = [order.at(step) for order in self._orders]
@@ -97,3 +112,27 @@ class Held:
         for start in range(0, count, size):
             positions = start + np.arange(size)
             yield split.batch(positions, np.zeros(size), positions < count)
+
+
+class Featured(Held):
+    """As `Held`, but instead of images the devices hold what the frozen network makes of them."""
+
+    def __init__(self, setup: Setup, variables: Any):
+        super().__init__(setup)
+        self._streamed = Streamed(setup)
+        self._variables = jax.tree.map(jnp.copy, variables)  # steps use the memory of the state
+
+    def _columns(self, name: str) -> dict[str, np.ndarray]:
+        began, parts = time.perf_counter(), []
+        assert self._setup.feature_step is not None
+        for batch in self._streamed.evaluate(name):
+            features = self._setup.feature_step(self._variables, batch["image"])
+            parts.append(jax.device_get({**batch, "image": features}))
+        count = len(self._setup.examples[name])
+        say(f"features of {name}: {count:,} images in {time.perf_counter() - began:.1f} s")
+
+        def column(key: str) -> np.ndarray:
+            rows = np.concatenate([part[key] for part in parts])[:count]
+            return np.concatenate([rows, np.zeros_like(rows[:1])])
+
+        return {key: column(key) for key in ("image", "label", "mask")}

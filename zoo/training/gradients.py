@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.errors import GradientError
-from zoo.training.groups import paths_of
+from zoo.paths import paths_of
 from zoo.training.report import say
 from zoo.training.setup import Setup
 

@@ -8,6 +8,9 @@ A rule is a pattern and what holds for the parameters that it names:
         (".*", {}),
     ]
 
+Frozen is for ever, or for a time, `{"frozen": "500 steps"}`: what is to train after the head
+alone has settled (in a recipe any duration, "5 epochs").
+
 A pattern is a regular expression that must match the whole path ("stem_conv/kernel",
 "stage1_block1/conv1/kernel"), so that "head/.*" is the head and not "head_conv" as well. The
 first rule that matches counts. What a person would not notice is an error: a rule that
@@ -17,7 +20,6 @@ applies to nothing, and a parameter that no rule names.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
-import difflib
 import math
 import re
 from typing import Any, TypeAlias
@@ -26,6 +28,7 @@ from flax import linen as nn
 import jax
 
 from zoo.errors import ConfigError, suggest
+from zoo.paths import path_of, paths_of, why_nothing
 
 Rule: TypeAlias = tuple[str, Mapping[str, Any]]
 
@@ -45,7 +48,8 @@ class Group:
       pattern: of whole paths.
       rate: by which the learning rate is multiplied.
       weight_decay: instead of the optimiser's; None for that one.
-      frozen: neither updated nor known to the optimiser.
+      frozen: not updated; for ever: nor known to the optimiser.
+      thaws: after how many steps it is no longer frozen; None for never, or if it never was.
       statistics: whether BatchNorm's averages stay as they are; None for as `frozen` says.
       optional: whether the rule may apply to nothing.
     """
@@ -54,8 +58,15 @@ class Group:
     rate: float = 1.0
     weight_decay: float | None = None
     frozen: bool = False
+    thaws: int | None = None
     statistics: bool | None = None
     optional: bool = False
+
+    def at(self, step: int) -> "Group":
+        """Returns what holds for the next step after so many."""
+        if self.thaws is None or step < self.thaws:
+            return self
+        return dataclasses.replace(self, frozen=False)
 
     @property
     def keeps_statistics(self) -> bool:
@@ -63,12 +74,19 @@ class Group:
         return self.frozen if self.statistics is None else self.statistics
 
 
+_STEPS = re.compile(r"([1-9]\d*) steps?")
+
+
+def _is_frozen(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and bool(_STEPS.fullmatch(value)))
+
+
 _FLAG = (lambda v: isinstance(v, bool), "True or False")
 _FLAG_OR_NONE = (lambda v: v is None or isinstance(v, bool), "True, False or None")
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rate": (lambda v: _is_size(v) and v > 0, "greater than 0; to stop training say frozen"),
     "weight_decay": (lambda v: v is None or _is_size(v), "0 or more, or None"),
-    "frozen": _FLAG,
+    "frozen": (_is_frozen, "True or False, or for how long, at least '1 steps'"),
     "statistics": _FLAG_OR_NONE,
     "optional": _FLAG,
 }
@@ -78,7 +96,8 @@ def parse_groups(rules: Sequence[Rule]) -> tuple[Group, ...]:
     """Returns the rules with their defaults.
 
     Args:
-      rules: (pattern, settings) each; the settings are the fields of `Group`.
+      rules: (pattern, settings) each; the settings are the fields of `Group`, but for `thaws`:
+        `frozen` is True, False or, as in "500 steps", for how long.
 
     Raises:
       ConfigError: for a pattern that is no regular expression, an unknown setting or a value
@@ -103,18 +122,15 @@ def parse_groups(rules: Sequence[Rule]) -> tuple[Group, ...]:
             holds, allowed = _ALLOWED[key]
             if not holds(value):
                 raise ConfigError(f"groups: {pattern!r}: {key}={value!r}: must be {allowed}")
-        groups.append(Group(pattern, **settings))
+        duration = _STEPS.fullmatch(str(settings.get("frozen")))
+        given = {**settings, "frozen": True, "thaws": int(duration[1])} if duration else settings
+        groups.append(Group(pattern, **given))
     return tuple(groups)
 
 
-def path_of(key_path: Sequence[Any]) -> str:
-    """Returns "stage1_block1/conv1/kernel" of a path of `jax.tree_util`."""
-    return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in key_path)
-
-
-def paths_of(tree: Any) -> list[str]:
-    """Returns the path of each leaf, in the order of `jax.tree.leaves`."""
-    return [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+def thaws_of(groups: Sequence[Group]) -> list[int]:
+    """Returns the steps after which more trains than before, in their order."""
+    return sorted({group.thaws for group in groups if group.frozen and group.thaws is not None})
 
 
 def assign(params: Any, groups: Sequence[Group]) -> Any:
@@ -155,21 +171,7 @@ def _why_nothing(pattern: str, paths: Sequence[str]) -> str:
             f"groups: {pattern!r} applies to nothing: earlier rules take all that it matches; "
             "move it up"
         )
-    within = next((path for path in paths if re.search(pattern, path)), None)
-    if within is not None:
-        return (
-            f"groups: {pattern!r} matches no whole path, only a part of {within!r}; "
-            f"did you mean {f'{pattern}.*' if re.match(pattern, within) else f'.*{pattern}.*'!r}?"
-        )
-    return f"groups: {pattern!r} matches no parameter.{_near(pattern, paths)}"
-
-
-def _near(pattern: str, paths: Sequence[str]) -> str:
-    """Returns the closest paths, by their first name and as a whole."""
-    names = dict.fromkeys(part for path in paths for part in (path.split("/")[0], path))
-    word = re.sub(r"[^\w/]+", "", pattern)
-    close = difflib.get_close_matches(word, list(names), n=3, cutoff=0.5)
-    return f" Close are {', '.join(close or list(names)[:3])}"
+    return f"groups: {why_nothing(pattern, paths)}"
 
 
 def frozen_mask(params: Any, groups: Sequence[Group]) -> Any:
@@ -272,6 +274,7 @@ class GroupRow:
       weight_decay: of what decays; 0 if frozen.
       decaying: numbers that it applies to; 0 where it is 0.
       frozen: whether they stay as they are.
+      thaws: after how many steps no longer; rate and decay are those from then on.
       statistics: whether BatchNorm's averages do.
     """
 
@@ -282,6 +285,7 @@ class GroupRow:
     weight_decay: float
     decaying: int
     frozen: bool
+    thaws: int | None
     statistics: bool
 
 
@@ -314,7 +318,8 @@ def describe_groups(
     for i, group in enumerate(groups):
         sizes = [(size, decays) for number, size, decays in leaves if number == i]
         decay = weight_decay if group.weight_decay is None else group.weight_decay
-        rate, decay = (0.0, 0.0) if group.frozen else (group.rate, decay)
+        for_ever = group.frozen and group.thaws is None
+        rate, decay = (0.0, 0.0) if for_ever else (group.rate, decay)
         rows.append(
             GroupRow(
                 group.pattern,
@@ -324,6 +329,7 @@ def describe_groups(
                 weight_decay=decay,
                 decaying=sum(size for size, decays in sizes if decays and decay),
                 frozen=group.frozen,
+                thaws=group.thaws,
                 statistics=group.keeps_statistics,
             )
         )
@@ -356,37 +362,61 @@ def _stage(module: str) -> str:
     return "stem" if first.startswith("stem") else first
 
 
-def layerwise_rules(order: Sequence[str], decay: float) -> list[Rule]:
-    """Returns rules by which the rate falls with the distance from the head.
+def layerwise_rules(
+    order: Sequence[str], decay: float = 1.0, unfreeze: Sequence[int] = ()
+) -> list[Rule]:
+    """Returns rules by which stages train more slowly, or later, the further from the head.
 
-    The head and auxiliary heads train at the full rate, the last stage at `decay` of it, the
-    one before at `decay` squared, and so on down to the stem. A stage is what shares the
-    first part of its name: "stage3_block1" and "stage3_block2". (Clark et al. 2020,
+    With a decay the head and auxiliary heads train at the full rate, the last stage at `decay`
+    of it, the one before at `decay` squared, and so on down to the stem. (Clark et al. 2020,
     https://arxiv.org/abs/2003.10555, appendix A; Bao et al. 2021,
-    https://arxiv.org/abs/2106.08254, for images.) Rules of one's own go in front of these.
+    https://arxiv.org/abs/2106.08254, for images.) With `unfreeze` the last stage trains from
+    its first step on, the one before from its second, and those for which there is none stay
+    frozen; only the heads train from the beginning (Howard and Ruder 2018,
+    https://arxiv.org/abs/1801.06146, section 3.3). A stage is what shares the first part of its
+    name: "stage3_block1" and "stage3_block2". Rules of one's own go in front of these.
 
     Args:
       order: of the modules, from the image to the head: `module_order(model, …)`.
       decay: factor per stage.
+      unfreeze: steps, in ascending order; none freezes nothing.
 
     Raises:
-      ConfigError: for a factor that is not greater than 0 and at most 1.
+      ConfigError: for a factor that is not greater than 0 and at most 1, and for more steps than
+        there are stages.
 
     Example:
       >>> layerwise_rules(["stem_conv", "stage1_block1", "stage1_block2", "head"], 0.5)[0]
       ('stem_conv/.*', {'rate': 0.25, 'optional': True})
+      >>> layerwise_rules(["stem_conv", "stage1_block1", "head"], unfreeze=(100,))[:2]
+      [('stem_conv/.*', {'frozen': True, 'optional': True}), \
+('stage1_block1/.*', {'frozen': '100 steps', 'optional': True})]
     """
     if not (_is_size(decay) and 0 < decay <= 1):
         raise ConfigError(
             f"layer-wise decay {decay!r}: must be greater than 0 and at most 1; 1 is no decay"
         )
-    body = [m for m in order if _stage(m) != "head" and not m.startswith("aux")]
-    stages = list(dict.fromkeys(map(_stage, body)))
-    depth = {stage: len(stages) - i for i, stage in enumerate(stages)}
-    return [
-        (
-            f"{re.escape(module)}/.*",
-            {"rate": decay ** depth[_stage(module)] if module in body else 1.0, "optional": True},
+    slower = _distances([m for m in order if _stage(m) != "head" and not m.startswith("aux")])
+    later = _distances([m for m in order if m != "head" and not m.startswith("aux")])
+    stages = max(later.values(), default=0)
+    if len(unfreeze) > stages:
+        raise ConfigError(
+            f"unfreeze has {len(unfreeze)} times for {stages} stages "
+            f"({', '.join(dict.fromkeys(map(_stage, later)))})"
         )
-        for module in order
-    ]
+    frozen = dict(enumerate((f"{step} steps" for step in unfreeze), 1))
+    rules: list[Rule] = []
+    for module in order:
+        settings: dict[str, Any] = {}
+        if decay < 1:
+            settings["rate"] = decay ** slower.get(module, 0)
+        if unfreeze and module in later:
+            settings["frozen"] = frozen.get(later[module], True)
+        rules.append((f"{re.escape(module)}/.*", {**settings, "optional": True}))
+    return rules
+
+
+def _distances(modules: Sequence[str]) -> dict[str, int]:
+    """Returns how many stages each module is away from the head; the last stage is 1."""
+    stages = list(dict.fromkeys(map(_stage, modules)))
+    return {module: len(stages) - stages.index(_stage(module)) for module in modules}

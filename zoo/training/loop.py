@@ -173,7 +173,8 @@ class Run:
         )
         self._reporter = Reporter(workdir, setup.plan.total_steps)
         self._stopwatch = Stopwatch()
-        self._feed = make_feed(setup)
+        self._now: Any = None  # the setup of the next step, see `_begin`
+        self._feed: Any = None  # likewise
         self._asked = 0
         self._leader = 0  # which replica did best
 
@@ -221,16 +222,33 @@ class Run:
 
     def train(self, state: TrainState) -> TrainState:
         """Returns the state after the last step, or where the best was too long ago."""
-        plan, feed, step = self._setup.plan, self._feed, steps_of(state)
+        step = steps_of(state)
+        self._begin(step, state)
         state = self._validate_if_missed(step, state)
         if self._should_stop(step):
             return state
-        first = True
         self._reporter.start_bar(step)
         self._watchdog.note("training", step)
+        while step < self._setup.plan.total_steps and not self._should_stop(step):
+            self._begin(step, state)
+            state = self._train_alike(step, state)
+            step = steps_of(state)
+        return state
+
+    def _begin(self, step: int, state: TrainState) -> None:
+        """Takes the compiled functions and batches that belong to the next step."""
+        before, self._now = self._now, self._setup.at(step)
+        if before is None or before.features is not self._now.features:
+            self._feed = make_feed(self._now, state.variables)
+        if before is not None and before is not self._now:
+            self._reporter.say(f"from step {step} on frozen: {self._now.describe_frozen()}")
+
+    def _train_alike(self, step: int, state: TrainState) -> TrainState:
+        """Returns the state after the last step in which the same trains, or all that are made."""
+        first, feed = True, self._feed
         self._stopwatch.restart()
-        with contextlib.closing(make_trainer(self._setup, feed, step)) as trainer:
-            while step < plan.total_steps:
+        with contextlib.closing(make_trainer(self._now, feed, step)) as trainer:
+            while step < self._now.stop:
                 state, metrics, count = trainer.advance(state, step)
                 made = range(step, step + (count or 1))
                 self._progress.trained_on([feed.at(s)[0] for s in made], metrics, count)
@@ -396,7 +414,7 @@ class Run:
         totals = Totals()
         self._watchdog.note(f"evaluating {name}", step)
         for batch in self._feed.evaluate(name):
-            metrics = self._setup.eval_step(variables, batch)
+            metrics = self._now.eval_step(variables, batch)
             totals.add(metrics)
             self._watchdog.note(f"evaluating {name}", step, metrics)
             if self._stop.pending:
@@ -469,9 +487,9 @@ class Run:
     def _with_statistics_of_the_mean(self, state: TrainState) -> TrainState:
         """Measures BatchNorm's statistics for the plain mean of weights, over one epoch."""
         sets = weight_sets(state)
-        if "_swa" not in sets or not state.batch_stats:
-            return state
-        setup, key, mean = self._setup, self._setup.make_key(), None
+        if "_swa" not in sets or not state.batch_stats or self._now.features is not None:
+            return state  # in the last case they are all frozen
+        setup, key, mean = self._now, self._now.make_key(), None
         steps = range(math.ceil(setup.plan.steps_per_epoch))
         for count, batch in enumerate(self._feed.train(steps)):
             mean = mean_tree(mean, setup.statistics_step(sets["_swa"], batch, key), count)

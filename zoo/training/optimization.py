@@ -19,6 +19,7 @@ from zoo.training.groups import (
     layerwise_rules,
     module_order,
     parse_groups,
+    thaws_of,
 )
 from zoo.training.optimizer import decay_mask, make_optimizer
 from zoo.training.schedules import Plateau, make_plateau, make_schedule, plateau_scale
@@ -28,13 +29,13 @@ from zoo.training.step import Frozen, Penalty
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """How the parameters are changed.
+    """How the parameters are changed, from one step on.
 
     Attributes:
       schedule: step -> learning rate, before any plateau.
       plateau: what reduces it further; None for nothing.
       optimizer: optax's, with the plateau behind it.
-      groups: rules by parameter; none treats all alike.
+      groups: rules by parameter, as they are by then; none treats all alike.
       frozen: what they keep as it is.
       penalty: for the size of the weights.
     """
@@ -45,6 +46,11 @@ class Optimization:
     groups: tuple[Group, ...]
     frozen: Frozen
     penalty: Penalty
+
+    @property
+    def thaws(self) -> list[int]:
+        """The steps after which more trains, and all this is another."""
+        return thaws_of(self.groups)
 
     def observe(self, state: TrainState, loss: jax.typing.ArrayLike) -> TrainState:
         """Tells the plateau, if there is one, of a validation loss."""
@@ -64,7 +70,9 @@ class Optimization:
         return sum(rates) / len(rates)
 
 
-def make_optimization(config: Config, plan: Plan, model: Classifier, shapes: Any) -> Optimization:
+def make_optimization(
+    config: Config, plan: Plan, model: Classifier, shapes: Any, step: int = 0
+) -> Optimization:
     """Returns how a configuration changes the parameters.
 
     Args:
@@ -72,17 +80,19 @@ def make_optimization(config: Config, plan: Plan, model: Classifier, shapes: Any
       plan: what follows from it.
       model: of the zoo.
       shapes: of its variables.
+      step: from which on.
 
     Raises:
       ConfigError: for whatever does not exist, does not fit the parameters, or trains nothing.
     """
     settings = config.optimizer
     params, statistics = shapes["params"], shapes.get("batch_stats", {})
-    rules = list(settings.groups)
+    rules = list(plan.groups)
     try:
-        if settings.layer_decay < 1:
-            rules += layerwise_rules(module_order(model, plan.image_shape), settings.layer_decay)
-        groups = parse_groups(rules)
+        if settings.layer_decay < 1 or plan.unfreeze:
+            order = module_order(model, plan.image_shape)
+            rules += layerwise_rules(order, settings.layer_decay, plan.unfreeze)
+        groups = tuple(group.at(step) for group in parse_groups(rules))
         schedule = make_schedule(
             settings.schedule,
             learning_rate=plan.learning_rate,
@@ -102,12 +112,13 @@ def make_optimization(config: Config, plan: Plan, model: Classifier, shapes: Any
             clip_value=settings.clip_value,
             clip_adaptive=settings.clip_adaptive,
             groups=rules,
+            step=step,
         )
         plateau = make_plateau(settings.plateau.to_dict()) if settings.plateau else None
         if plateau is not None:
             optimizer = optax.chain(optimizer, plateau.transform)
         jax.eval_shape(optimizer.init, params)  # groups and patterns are checked here
-        _check_groups(params, groups, len(settings.groups), settings.layer_decay)
+        _check_groups(params, groups, len(plan.groups), plan.total_steps)
     except ConfigError as error:
         text = str(error)
         raise ConfigError(
@@ -120,15 +131,28 @@ def make_optimization(config: Config, plan: Plan, model: Classifier, shapes: Any
     return Optimization(schedule, plateau, optimizer, groups, frozen, penalty)
 
 
-def _check_groups(params: Any, groups: Sequence[Group], given: int, layer_decay: float) -> None:
-    """Refuses groups of which nothing trains, or that leave nothing to the layer-wise rules."""
+def _check_groups(params: Any, groups: Sequence[Group], given: int, total_steps: int) -> None:
+    """Refuses groups of which nothing trains, or only later, or that no parameter comes to.
+
+    Args:
+      params: their shapes.
+      groups: those of the configuration, and then those by stage.
+      given: how many are the configuration's.
+      total_steps: of the training.
+    """
     if not groups:
         return
     numbers = set(jax.tree.leaves(assign(params, groups)))
     if all(groups[number].frozen for number in numbers):
         raise ConfigError("groups: everything is frozen; leave something to train")
-    if layer_decay < 1 and max(numbers) < given:
+    if len(groups) > given and max(numbers) < given:
         raise ConfigError(
-            f"layer_decay={layer_decay} has no effect, as groups take every parameter; leave out "
+            "layer_decay or unfreeze has no effect, as groups take every parameter; leave out "
             f"the rule {groups[given - 1].pattern!r}"
+        )
+    late = [group for group in groups if group.frozen and (group.thaws or 0) >= total_steps]
+    if late:
+        raise ConfigError(
+            f"groups: {late[0].pattern!r} is frozen for {late[0].thaws} steps, and the whole "
+            f"training has {total_steps}; train for longer, or say frozen=True"
         )

@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from zoo.errors import ConfigError, suggest
-from zoo.training.groups import Group, Rule, assign, frozen_mask, parse_groups, path_of
+from zoo.paths import path_of
+from zoo.training.groups import Group, Rule, assign, frozen_mask, parse_groups
 from zoo.training.schedules import make_schedule
 
 __all__ = [
@@ -129,6 +131,7 @@ def make_optimizer(
     clip_adaptive: float = 0.0,
     decay: str | None = None,
     groups: Sequence[Rule] = (),
+    step: int = 0,
 ) -> optax.GradientTransformation:
     """Returns an optax optimiser.
 
@@ -139,7 +142,9 @@ def make_optimizer(
 
     With groups, what is clipped is the gradient of all that trains: frozen parameters do
     not count in its norm. They have no state, and their gradients are not computed under
-    `jit` unless somebody else uses them.
+    `jit` unless somebody else uses them. Parameters that are frozen for a time have a state,
+    which waits as it was begun: averages start with the first gradient that counts, but the
+    rate is by then where the schedule is.
 
     Args:
       name: one of `optimizer_names()`.
@@ -152,6 +157,8 @@ def make_optimizer(
         clipping; see `clipping`.
       decay: regular expression of the whole paths that decay, instead of the kernels.
       groups: see `zoo.training.groups`; none treats all parameters alike.
+      step: after which the optimiser is used, which says what is still frozen. The state has
+        the same structure at all steps.
 
     Raises:
       ConfigError: for an unknown optimiser or argument, with the close ones; `init` raises
@@ -160,7 +167,7 @@ def make_optimizer(
     make, checked = functools.partial(_make_one, name), _checked(name, arguments)
     clip = clipping(norm=clip_norm, value=clip_value, adaptive=clip_adaptive)
     mask = decay_mask(decay)
-    parsed = parse_groups(groups)
+    parsed = [group.at(step) for group in parse_groups(groups)]
     if not parsed:
         optimizer = optax.chain(
             *clip, *make(schedule, arguments=checked, weight_decay=weight_decay, mask=mask)
@@ -168,27 +175,41 @@ def make_optimizer(
     else:
         parts: dict[Any, optax.GradientTransformation] = {}
         for i, group in enumerate(parsed):
-            if group.frozen:
+            if group.frozen and group.thaws is None:
                 parts[i] = optax.set_to_zero()
                 continue
             own, kept = weight_decay, checked
             if group.weight_decay is not None:  # counts more than the optimiser's argument
                 own = group.weight_decay
                 kept = {k: v for k, v in checked.items() if k != "weight_decay"}
-            scaled = _times(schedule, group.rate)
-            parts[i] = optax.chain(*make(scaled, arguments=kept, weight_decay=own, mask=mask))
+            scaled = _times(schedule, group.rate, group.thaws or 0)
+            part = optax.chain(*make(scaled, arguments=kept, weight_decay=own, mask=mask))
+            parts[i] = _waiting(part) if group.frozen else part
         train = optax.partition(parts, functools.partial(assign, groups=parsed))
         optimizer = optax.chain(*_without_frozen(parsed), *clip, train)
     return optimizer if decay is None else _decaying_something(optimizer, decay, mask)
 
 
-def _times(schedule: optax.Schedule, factor: float) -> optax.Schedule:
-    return schedule if factor == 1 else lambda count: factor * schedule(count)
+def _times(schedule: optax.Schedule, factor: float, begun: int) -> optax.Schedule:
+    """Returns a schedule times a factor, for an optimiser that begins to count at a step."""
+    if factor == 1 and not begun:
+        return schedule
+    return lambda count: factor * schedule(count + begun)
+
+
+def _waiting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns what changes nothing, and has the optimiser's state as that was begun."""
+
+    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
+        del params
+        return jax.tree.map(jnp.zeros_like, updates), state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def _without_frozen(groups: Sequence[Group]) -> list[optax.GradientTransformation]:
     mask = functools.partial(frozen_mask, groups=groups)
-    frozen = any(group.frozen for group in groups)
+    frozen = any(group.frozen or group.thaws is not None for group in groups)
     return [optax.masked(optax.set_to_zero(), mask)] if frozen else []
 
 

@@ -46,6 +46,7 @@ def replicate(setup: Setup) -> Setup:
     return dataclasses.replace(
         setup,
         alone=setup,
+        later=tuple(map(replicate, setup.later)),
         init=lambda: joiner(one)(*map(setup.init, setup.seeds)),
         make_key=lambda: joiner(everywhere)(*map(setup.make_key, setup.seeds)),
         train_step=each(

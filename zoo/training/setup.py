@@ -10,27 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.data.augment import make_augment
 from zoo.data.crop import Crop, make_crop
 from zoo.data.loader import Batch, Examples
 from zoo.data.resident import chosen, size_of
 from zoo.data.source import Source, Splits, open_splits
 from zoo.errors import ConfigError, WeightsError
 from zoo.layers import Classifier
-from zoo.registry import create_model, find_model, registered_name
+from zoo.registry import create_model, find_model
 from zoo.tasks.make import make_task
-from zoo.tasks.task import AUX_WEIGHTS, Best, Metrics, Task, best_of, figures
+from zoo.tasks.task import Best, Metrics, Task, best_of, figures
 from zoo.training import mesh as meshes
 from zoo.training.averages import Averages
 from zoo.training.config import Config, Plan, make_plan, make_preprocessing, plain
-from zoo.training.guard import guard
+from zoo.training.features import FromFeatures
 from zoo.training.hosts import describe_processes
 from zoo.training.optimization import Optimization, make_optimization
 from zoo.training.parallel import Parallel, make_parallel
 from zoo.training.report import versions, warn
 from zoo.training.startup import describe_compiler
 from zoo.training.state import TrainState, create_state, parameter_count
-from zoo.training.step import make_eval_step, make_loss, make_statistics_step, make_train_step
+from zoo.training.steps import Shared, make_steps
 from zoo.weights.importing import listed
 from zoo.weights.loading import Weights, load_weights
 from zoo.weights.preprocessing import Preprocessing
@@ -39,7 +38,7 @@ from zoo.weights.repository import CONFIG
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a run consists of and that training does not change."""
+    """All that a run consists of and that training does not change, from one step on."""
 
     config: Config
     plan: Plan
@@ -53,6 +52,7 @@ class Setup:
     preprocessing: Preprocessing
     weights: Weights | None  # to begin with
     optimization: Optimization
+    features: FromFeatures | None  # what takes the place of the model, if images are not needed
     parallel: Parallel
     state_like: TrainState  # shapes, types and shardings
     # Jitted, with their shardings; those that return a state donate the one they are given.
@@ -64,7 +64,15 @@ class Setup:
     eval_step: Callable[[Any, Batch], Metrics]
     statistics_step: Callable[[Any, Batch, jax.Array], Any]
     make_loss: Callable[[Classifier], Callable[..., Any]]  # of a model; see `step.make_loss`
+    feature_step: Callable[[Any, Any], jax.Array] | None  # (variables, pixels), likewise
+    start: int  # after which step this begins
+    stop: int  # after which step it is another, the first of `later`, or the training ends
+    later: "tuple[Setup, ...]" = ()  # the same with more that trains
     alone: "Setup | None" = None  # of one replica, where this is of several
+
+    def at(self, step: int) -> "Setup":
+        """Returns the setup of the next step after so many."""
+        return next((s for s in (self, *self.later) if step < s.stop), (self, *self.later)[-1])
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -84,12 +92,14 @@ class Setup:
         sizes = {name: f"{len(examples):,}" for name, examples in self.examples.items()}
         kind = "targets" if self.examples["train"].target_shape else "classes"
         sections["dataset"] = sizes | {kind: len(self.splits.train.class_names)}
-        sections["dataset"]["held_by"] = "devices" if self.resident else "host"
+        sections["dataset"]["held_by"] = self._held_by()
         sections["images"] = self._images()
         count = parameter_count((self.alone or self).state_like.params)
         sections["parameters"] = {self.config.model.name: f"{count:,}"}
-        if self.optimization.frozen.params is not None:
-            sections["parameters"] |= self._frozen()
+        for setup in (self, *self.later):
+            if setup.optimization.frozen.params is not None:
+                when = f"frozen from step {setup.start} on" if setup.start else "frozen"
+                sections["parameters"][when] = setup.describe_frozen()
         if self.weights is not None:
             report = self.weights.report
             sections["weights"] = {"from": report.source, "layout": report.layout}
@@ -104,17 +114,22 @@ class Setup:
         sections["versions"] = versions()
         return sections
 
-    def _frozen(self) -> dict[str, Any]:
+    def _held_by(self) -> str:
+        """Returns in words where the data are."""
+        images = "devices" if self.resident else "host"
+        if self.features is None:
+            return images
+        until = f" up to step {self.stop}, then images by the {images}" if self.later else ""
+        return f"devices, as what the head is given instead of images{until}"
+
+    def describe_frozen(self) -> str:
         """Returns in words what does not train."""
-        frozen = self.optimization.frozen
-        pairs = zip(
-            jax.tree.leaves(self.state_like.params), jax.tree.leaves(frozen.params), strict=True
-        )
-        kept = jax.tree.leaves(frozen.statistics)
-        return {
-            "frozen": f"{sum(p.size for p, is_frozen in pairs if is_frozen):,}",
-            "batch_norm_averages_kept": f"{sum(kept)} of {len(kept)}",
-        }
+        frozen, state = self.optimization.frozen, (self.alone or self).state_like
+        sizes = [p.size for p in jax.tree.leaves(state.params)]
+        still = jax.tree.leaves(frozen.params) or [False] * len(sizes)
+        count = sum(size for size, stays in zip(sizes, still, strict=True) if stays)
+        kept, averages = sum(jax.tree.leaves(frozen.statistics)), jax.tree.leaves(state.batch_stats)
+        return f"{count:,} parameters and {kept} of {len(averages)} averages of BatchNorm"
 
     def describe_data(self) -> dict[str, Any]:
         """Returns what a checkpoint remembers of the data, as JSON values."""
@@ -194,7 +209,8 @@ def build(
         num_devices=mesh.size,
     )
     given = jax.device_get(weights.variables) if weights else None
-    optimization = make_optimization(config, plan, model, _shapes(model, given, plan))
+    shapes = _shapes(model, given, plan)
+    optimization = make_optimization(config, plan, model, shapes)
     averages = Averages(
         config.average.ema_decay, config.average.ema_warmup, plan.swa_start, plan.swa_every
     )
@@ -209,28 +225,19 @@ def build(
             with_swa=averages.swa_start is not None,
         )
 
-    augment = make_augment(config.augment.images, config.augment.mix.to_dict(), plan.image_shape)
-    make = {"model": model, "task": task, "normalise": preprocessing.normalise}
-    kept = {"aux_weight": _aux_weight(config), "frozen": optimization.frozen}
-    train_step = make_train_step(
-        **make,
-        **kept,
-        optimizer=optimization.optimizer,
-        augment=augment,
-        mixes=bool(config.augment.mix),
-        penalty=optimization.penalty,
-        parts=config.accumulate,
-        averages=averages,
-        parallel=parallel,
-    )
     resident = _resident(config, plan, splits)
-    everywhere, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    everywhere = meshes.replicated(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
     state_like = jax.eval_shape(init, given, config.seed)
     spread = parallel.spread(state_like)
-    change = functools.partial(jax.jit, donate_argnums=0)  # of the state
     start, key_of = jax.jit(init, out_shardings=spread), jit(jax.random.key)
-    return Setup(
+    shared = Shared(config, plan, model, shapes, task, preprocessing, averages, parallel, spread)
+    counts = [len(source) for source in splits if source is not None]
+    stages = [make_steps(shared, optimization, 0, sum(counts))]
+    for step in optimization.thaws:
+        later = make_optimization(config, plan, model, shapes, step)
+        stages.append(make_steps(shared, later, step, sum(counts)))
+    setup = Setup(
         config=config,
         plan=plan,
         splits=splits,
@@ -242,29 +249,9 @@ def build(
         best=_best(config, plan, task, averages, validated=splits.validation is not None),
         preprocessing=preprocessing,
         weights=weights,
-        optimization=optimization,
         parallel=parallel,
         init=lambda seed=config.seed: start(given, np.uint32(seed)),
         make_key=lambda seed=config.seed: key_of(np.uint32(seed)),
-        train_step=change(
-            guard(train_step),
-            in_shardings=(spread, rows, everywhere),
-            out_shardings=(spread, everywhere),
-        ),
-        observe=(
-            change(lambda state, loss: optimization.observe(state, loss), out_shardings=spread)
-            if optimization.plateau
-            else optimization.observe
-        ),
-        eval_step=jit(make_eval_step(**make)),
-        statistics_step=jit(
-            make_statistics_step(
-                model, preprocessing.normalise, augment, frozen=optimization.frozen
-            )
-        ),
-        make_loss=functools.partial(
-            make_loss, task=task, normalise=preprocessing.normalise, **kept
-        ),
         state_like=jax.tree.map(
             lambda array, sharding: jax.ShapeDtypeStruct(
                 array.shape, array.dtype, sharding=sharding
@@ -272,6 +259,10 @@ def build(
             state_like,
             spread,
         ),
+        **stages[0],
+    )
+    return dataclasses.replace(
+        setup, later=tuple(dataclasses.replace(setup, **stage) for stage in stages[1:])
     )
 
 
@@ -347,12 +338,6 @@ def _outputs(config: Config, task: Task, data_classes: int) -> int:
             "output(s); leave it out"
         )
     return given or wanted
-
-
-def _aux_weight(config: Config) -> float:
-    if config.loss.aux_weight is not None:
-        return config.loss.aux_weight
-    return AUX_WEIGHTS.get(registered_name(config.model.name), 0.0)
 
 
 def _best(config: Config, plan: Plan, task: Task, averages: Averages, *, validated: bool) -> Best:
