@@ -71,7 +71,7 @@ def open_data(trained: Trained, data: str | None = None, split: str | None = Non
     name, split = name_data(trained, data, split)
     config = trained.config
     keys = ("data_dir", "image_key", "label_key")
-    own = name == config.get("data.name")
+    own = bool(config) and name == config["data.name"]
     options = {key: config[f"data.{key}"] for key in keys} if own else {}
     return open_splits(name, train=split, validation="", test="", **options).train
 
@@ -85,14 +85,14 @@ def name_data(
       ConfigError: if the data are not named, and the model comes from no run.
     """
     config = trained.config
-    if data is None and not config:
-        raise ConfigError(f"{trained.label}: comes from no run of train.py; name the data")
+    if not config:
+        if data is None:
+            raise ConfigError(f"{trained.label}: comes from no run of train.py; name the data")
+        return data, split or "test"
     name = config["data.name"] if data is None else data
-    if split is None:
-        own = name == config.get("data.name")
-        known = (config.get("data.test_split"), config.get("data.validation_split")) if own else ()
-        split = next((str(s) for s in known if s), "test")
-    return name, split
+    own = name == config["data.name"]
+    known = (config["data.test_split"], config["data.validation_split"]) if own else ()
+    return name, split or next(filter(None, known), "test")
 
 
 def _with_classes_of(trained: Trained, source: Source, name: str) -> Source:
