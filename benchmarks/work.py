@@ -184,7 +184,7 @@ def make_inference(
       image_size: height and width; None for what the model was published for.
       dtype: of images and of what is computed; weights stay float32.
       arguments: further fields of the model.
-      folded: whether BatchNorm is folded into the convolutions.
+      folded: whether it is prepared by `zoo.for_inference`, which folds BatchNorm.
       seed: of weights and images.
     """
     height, width, channels = find_model(name).image_shape
@@ -195,6 +195,7 @@ def make_inference(
     variables = init(jax.random.key(seed + 1))
     parameters = parameter_count(variables["params"])
     if folded:
-        model, variables = zoo.fold_batchnorm(model, variables)
+        prepared = zoo.for_inference(model, variables)  # which keeps the weights
+        return Inference(lambda _, images: prepared(images), None, images, parameters)
     apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
     return Inference(apply, jax.device_put(variables), images, parameters)

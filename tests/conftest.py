@@ -28,6 +28,7 @@ import pytest
 
 from configs import lenet_digits
 from zoo.data.source import ArraySource, Splits
+from zoo.ops import onednn
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,6 +58,15 @@ def config() -> ConfigDict:
     config.checkpoint.every = "5 steps"
     config.optimizer.warmup = "2 steps"
     return config
+
+
+@pytest.fixture
+def use_onednn():
+    """oneDNN for the length of a test: others are compared bit by bit with earlier results."""
+    onednn.enable()
+    yield
+    onednn._state["enabled"] = False
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

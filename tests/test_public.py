@@ -15,6 +15,7 @@ ISLAND_A = {
     "errors",
     "folding",
     "images",
+    "inference",
     "layers",
     "models",
     "ops",

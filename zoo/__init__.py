@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zoo.description import describe
     from zoo.folding import fold_batchnorm
+    from zoo.inference import for_inference
     from zoo.models.efficientnet import compound_scaling
     from zoo.registry import create_model, list_models
     from zoo.weights.loading import load, load_weights, preprocessing
@@ -22,6 +23,7 @@ __all__ = [
     "create_model",
     "describe",
     "fold_batchnorm",
+    "for_inference",
     "list_models",
     "load",
     "load_weights",
@@ -34,6 +36,7 @@ _HOMES = {
     "create_model": "zoo.registry",
     "describe": "zoo.description",
     "fold_batchnorm": "zoo.folding",
+    "for_inference": "zoo.inference",
     "list_models": "zoo.registry",
     "load": "zoo.weights.loading",
     "load_weights": "zoo.weights.loading",

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sys
 
 import zoo
-from zoo.commands import augment, convert, describe, evaluate
+from zoo.commands import augment, convert, describe, evaluate, features, predict
 from zoo.commands import list as listing
-from zoo.errors import ZooError
+from zoo.errors import Interrupted, TemporaryError, ZooError
 
-COMMANDS = (listing, describe, convert, augment, evaluate)
+COMMANDS = (listing, describe, convert, augment, evaluate, predict, features)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -22,7 +22,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; a person's mistake gives one line and exit code 2."""
+    """Runs one command; a person's mistake gives one line and exit code 2.
+
+    What a second start may mend, such as a full disk or a signal, has exit codes of its own.
+    """
     parser = make_parser()
     arguments, arguments.rest = parser.parse_known_args(argv)
     takes = arguments.takes  # beginnings of flags that the command itself looks at
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except (ValueError, ZooError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code if isinstance(error, Interrupted | TemporaryError) else 2
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
     return 0

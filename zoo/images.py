@@ -8,7 +8,7 @@ import stat
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zoo.errors import DataError
 
@@ -67,6 +67,9 @@ def decode(encoded: Encoded) -> Image.Image:
                 raise DataError(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
             image.load()
             return _to_8_bit(_upright(image))
+    except UnidentifiedImageError as error:  # whose own message is not the same twice
+        known = ", ".join(FORMATS)
+        raise DataError(f"{encoded.name}: cannot be decoded (is none of {known})") from error
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         raise DataError(f"{encoded.name}: cannot be decoded ({error})") from error
 

@@ -160,6 +160,7 @@ def test_every_table_has_five_severities():
         ((photograph, "frosst", 1, 0), "Did you mean 'frost'"),
         ((photograph, "frost", 0, 0), "severity 0 of frost"),
         ((photograph, "frost", 6, 0), "1 to 5"),
+        ((photograph, "frost", 2.0, 0), r"severity 2\.0 of frost"),
         ((photograph, "frost", 1, -1), "seed -1"),
         ((photograph, "frost", 1, 0.5), "seed 0.5"),
         ((lambda: photograph() / 255, "fog", 1, 0), r"float64 \[64, 64, 3\]"),

@@ -1,12 +1,13 @@
 """Corruptions against the authors' package and its successor, given the same random numbers.
 
-`imagenet-c` is the authors' program for 224 pixels. It wants ImageMagick for motion blur and
-snow; `imagecorruptions` computes these without. Frost is compared by what it does to an image,
-as ours is drawn and theirs are photographs.
+`imagenet-c` is the authors' program for 224 pixels. It wants ImageMagick for motion blur, in whose
+place is a function of `imagecorruptions`. Frost is compared by what it does to an image, as ours
+is drawn and theirs are photographs.
 """
 
 import functools
 import importlib.util
+import io
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -52,6 +53,22 @@ class OurRandom:
         return np.array(pair)
 
 
+class OurMagick:
+    """Stands for ImageMagick, and blurs by the function of `imagecorruptions`."""
+
+    def __init__(self, blob: bytes):
+        self._image = np.asarray(Image.open(io.BytesIO(blob)), np.float64)
+
+    def motion_blur(self, radius: float, sigma: float, angle: float) -> None:
+        blurred = published("imagecorruptions")._motion_blur(self._image, radius, sigma, angle)
+        self._image = np.round(blurred)
+
+    def make_blob(self) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(self._image.astype(np.uint8)).save(file, "PNG")
+        return file.getvalue()
+
+
 def _folder(package: str) -> str:
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations, INSTALL
@@ -83,10 +100,9 @@ def published(package: str) -> ModuleType:
 
 def theirs(name: str, severity: int, image: np.ndarray) -> np.ndarray:
     """Returns what the published program makes of an image, with our random numbers."""
-    module: Any = published("imagecorruptions" if name in ("motion_blur", "snow") else "imagenet_c")
-    numpy = SimpleNamespace(**vars(np) | {"random": OurRandom(name), "float_": np.float64})
-    exact_zoom = published("imagenet_c").clipped_zoom  # the other's is not centred
-    with mock.patch.multiple(module, np=numpy, clipped_zoom=exact_zoom):
+    module: Any = published("imagenet_c")
+    ours = {"random": OurRandom(name), "float_": np.float64, "fromstring": np.frombuffer}
+    with mock.patch.multiple(module, np=SimpleNamespace(**vars(np) | ours), MotionImage=OurMagick):
         return np.uint8(getattr(module, name)(Image.fromarray(image), severity))
 
 

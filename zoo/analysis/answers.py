@@ -1,136 +1,135 @@
-"""What was true and what was said of every example, as the trainer's metrics read it."""
+"""What a model says of one image, as the columns of a table and in words, for each task."""
 
-from collections.abc import Iterator, Sequence
-import dataclasses
-import functools
-import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
+import jax
 
-from zoo.analysis import figures
-from zoo.analysis.calibration import BINS, Reliability, reliability
-from zoo.analysis.predictions import Predictions
-from zoo.errors import DataError
+from zoo.analysis.trained import Trained
+from zoo.data.files import to_text
+from zoo.errors import ConfigError
 from zoo.tasks.binary import Binary
 from zoo.tasks.classification import Classification
-from zoo.tasks.make import make_task
 from zoo.tasks.multilabel import MultiLabel
 from zoo.tasks.regression import Regression
-from zoo.tasks.task import Task
 
-# By task: what part of examples is right altogether. A regression has no such figure.
-RIGHT = {"classification": "top1", "binary": "accuracy", "multilabel": "exact_match"}
+Value = str | float
+DIGITS = 6  # significant ones of every number; float32 has seven, and the last is rounding
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """Truths and answers of N examples.
+class Answers(NamedTuple):
+    """How a model's outputs become answers.
 
     Attributes:
-      task: the task.
-      logits: float64 [N, K].
-      probabilities: float64 [N, K]: softmax, or sigmoids; of a regression, the values.
-      targets: labels, int [N]; or float64 [N, K], probabilities or the true values.
-      truth: labels, int [N], also of the binary task; bool [N, K] of several labels; of a
-        regression the true values.
-      said: likewise.
-      right: bool [N], whether all that was said of an example is true; None of a regression.
+      columns: names and types, `str` or `float`, of what is said of an image.
+      compute: logits [B, K] to a tuple of arrays [B, …], on the device.
+      values: one row of each of those arrays to a value for each column.
+      words: these values to a text for a person.
     """
 
-    task: Task
-    logits: np.ndarray
-    probabilities: np.ndarray
-    targets: np.ndarray
-    truth: np.ndarray
-    said: np.ndarray
-    right: np.ndarray | None
-
-    @property
-    def sigmoids(self) -> bool:
-        """Whether each logit is a yes or no of its own."""
-        return isinstance(self.task, Binary | MultiLabel)
-
-    @functools.cached_property
-    def positive(self) -> np.ndarray:
-        """Which outputs are true, bool [N, K]."""
-        if self.sigmoids:
-            return self.targets > 0.5
-        return self.truth[:, None] == np.arange(self.logits.shape[1])
-
-    @functools.cached_property
-    def confidence(self) -> np.ndarray:
-        """How probable what was said is, float64 [N]; of several labels, the mean over them."""
-        if self.sigmoids:
-            yes = self.said.reshape(self.logits.shape).astype(bool)
-            return np.where(yes, self.probabilities, 1 - self.probabilities).mean(1)
-        return self.probabilities[np.arange(len(self.said)), self.said]
-
-    def rankings(self) -> Iterator[figures.Ranking]:
-        """Yields for each output the examples by its probability."""
-        for p, positive in zip(self.probabilities.T, self.positive.T, strict=True):
-            yield figures.Ranking(p, positive)
-
-    def reliability(
-        self, *, bins: int = BINS, adaptive: bool = False, weights: np.ndarray | None = None
-    ) -> Reliability:
-        """Returns the reliability diagram.
-
-        Of a classification it is that of the class that was said; of labels, that of a yes,
-        over all labels together.
-
-        Args:
-          bins: see `zoo.analysis.calibration.reliability`.
-          adaptive: likewise.
-          weights: [N], likewise.
-        """
-        if self.right is None or self.sigmoids:
-            p, right = self.probabilities.ravel(), self.positive.ravel()
-            weights = None if weights is None else np.repeat(weights, self.logits.shape[1])
-        else:
-            p, right = self.confidence, self.right
-        return reliability(p, right, bins=bins, adaptive=adaptive, weights=weights)
+    columns: dict[str, type]
+    compute: Callable[[jax.Array], tuple[jax.Array, ...]]
+    values: Callable[[Sequence[Any]], list[Value]]
+    words: Callable[[Sequence[Value]], str]
 
 
-def in_words(answer: np.ndarray | np.integer, names: Sequence[str]) -> str:
-    """Returns the name of a label, or those of several, as of `Answers.truth[i]`."""
-    if np.ndim(answer) == 0:
-        return names[int(answer)]
-    there = np.flatnonzero(answer)
-    return ", ".join(names[int(k)] for k in there) or "none"
+def answers_of(trained: Trained, top: int = 5) -> Answers:
+    """Returns how a model's outputs become answers.
 
+    * Of a classification: `class`, `probability`, `class_2`, `probability_2`, …, the most probable
+      first, and of equals the first of the model's classes.
+    * Of a binary one: `class`, by the task's threshold, and its `probability`.
+    * Of several labels: `labels`, those over the threshold with | between them, and
+      `probability_NAME` for each.
+    * Of a regression: a column for each target, by its name.
 
-def answers_of(predictions: Predictions) -> Answers:
-    """Returns what was true and what was said.
-
-    Of a classification, the first of the largest logits is said and the first of the largest
-    targets is true; of one and of several labels, yes is what is above the task's threshold,
-    and true what is above one half.
+    Args:
+      trained: the model.
+      top: how many classes to name at most; of a classification only.
 
     Raises:
-      DataError: for targets that are not the task's, or logits that are not finite.
+      ConfigError: for fewer than one.
     """
-    task = make_task(predictions.task["name"], predictions.task["arguments"])
-    logits, targets = predictions.logits.astype(np.float64), np.asarray(predictions.targets)
-    task.check_targets(targets, logits.shape[1], predictions.data["name"])
-    if not np.isfinite(logits).all():
-        first = int(np.argmin(np.isfinite(logits).all(1)))
-        raise DataError(
-            f"{predictions.model}: says {logits[first].tolist()[:5]} of "
-            f"{predictions.places[first]}; its weights are damaged, or diverged"
-        )
+    if top < 1:
+        raise ConfigError(f"--top={top}: must be 1 or more")
+    names = tuple(map(to_text, trained.class_names))
+    task = trained.task
     if isinstance(task, Classification):
-        labels = targets.argmax(1) if targets.ndim > 1 else targets.astype(np.int64)
-        p, said = np.exp(figures.log_softmax(logits)), logits.argmax(1)
-        return Answers(task, logits, p, targets, labels, said, said == labels)
-    targets = targets.reshape(logits.shape).astype(np.float64)
-    if isinstance(task, Regression):
-        values = logits * (task.std or 1.0) + (task.mean or 0.0)
-        return Answers(task, logits, values, targets, targets, values, None)
-    assert isinstance(task, Binary | MultiLabel)
-    # In float32, as the trainer compares: a logit may lie at the threshold.
-    said = predictions.logits > np.float32(math.log(task.threshold / (1 - task.threshold)))
-    truth, p = targets > 0.5, figures.sigmoid(logits)
-    right = (said == truth).all(1)
+        return _classes(task, names, min(top, len(names)))
     if isinstance(task, Binary):
-        said, truth = said[:, 0].astype(np.int64), truth[:, 0].astype(np.int64)
-    return Answers(task, logits, p, targets, truth, said, right)
+        return _two_classes(task, names)
+    if isinstance(task, MultiLabel):
+        return _labels(task, names)
+    assert isinstance(task, Regression)
+    return _numbers(task)
+
+
+def _classes(task: Classification, names: Sequence[str], top: int) -> Answers:
+    endings = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    columns: dict[str, type] = {}
+    for ending in endings:
+        columns |= {f"class{ending}": str, f"probability{ending}": float}
+
+    def values(row: Sequence[Any]) -> list[Value]:
+        said: list[Value] = []
+        for p, index in zip(*row, strict=True):
+            said += [names[index], _number(p)]
+        return said
+
+    return Answers(
+        columns, lambda logits: tuple(jax.lax.top_k(task.activation(logits), top)), values, _pairs
+    )
+
+
+def _two_classes(task: Binary, names: Sequence[str]) -> Answers:
+    def values(row: Sequence[Any]) -> list[Value]:
+        p = float(row[0][0])
+        yes = p > task.threshold
+        return [names[int(yes)], _number(p if yes else 1 - p)]
+
+    columns = {"class": str, "probability": float}
+    return Answers(columns, lambda logits: (task.activation(logits),), values, _pairs)
+
+
+def _labels(task: MultiLabel, names: Sequence[str]) -> Answers:
+    def values(row: Sequence[Any]) -> list[Value]:
+        true = [name for name, p in zip(names, row[0], strict=True) if p > task.threshold]
+        return ["|".join(true), *map(_number, row[0])]
+
+    def words(row: Sequence[Value]) -> str:
+        numbers = [float(p) for p in row[1:]]
+        ranked = sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1])
+        true = [f"{name} {_percent(p)}" for name, p in ranked if p > task.threshold]
+        return ", ".join(true) or f"nothing (nearest: {ranked[0][0]} {_percent(ranked[0][1])})"
+
+    columns = {"labels": str, **{f"probability_{name}": float for name in names}}
+    return Answers(columns, lambda logits: (task.activation(logits),), values, words)
+
+
+def _numbers(task: Regression) -> Answers:
+    names = [to_text(name) for name in task.names]
+    taken = ("file", "error")
+    columns: dict[str, type] = {f"{n}_predicted" if n in taken else n: float for n in names}
+
+    def words(row: Sequence[Value]) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in zip(names, row, strict=True))
+
+    return Answers(
+        columns,
+        lambda logits: (task.activation(logits),),
+        lambda row: [*map(_number, row[0])],
+        words,
+    )
+
+
+def _pairs(row: Sequence[Value]) -> str:
+    pairs = zip(row[::2], row[1::2], strict=True)
+    return ", ".join(f"{name} {_percent(float(p))}" for name, p in pairs)
+
+
+def _percent(p: float) -> str:
+    return f"{100 * p:.1f} %"
+
+
+def _number(value: Any) -> float:
+    return float(f"{float(value):.{DIGITS}g}")

@@ -1,5 +1,6 @@
 """Which examples a network sees as alike: the nearest ones in the space of its features."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ def nearest(
     k: int,
     *,
     metric: str = "cosine",
-    leave_out: np.ndarray | None = None,
+    leave_out: Sequence[int] | np.ndarray | None = None,
 ) -> Neighbours:
     """Returns the k rows of `features` that are nearest to each query: exactly, not nearly.
 

@@ -43,27 +43,56 @@ def open_source(trained: Trained, data: str | None = None, split: str | None = N
 
     Args:
       trained: the model.
+      data: see `open_data`.
+      split: likewise.
+
+    Raises:
+      ConfigError: if there are no such data, or their classes are not the model's.
+      DataError: for missing or damaged files.
+    """
+    name, _ = name_data(trained, data, split)
+    return _with_classes_of(trained, open_data(trained, data, split), name)
+
+
+def open_data(trained: Trained, data: str | None = None, split: str | None = None) -> Source:
+    """Returns data with their own classes, whatever those of the model are.
+
+    Args:
+      trained: the model.
       data: as `config.data.name`: a TFDS name, `folder:/path`, `idx:/path`; None for the data of
         the run that the model comes from.
       split: as `config.data.test_split`; None for the run's test split, or else its validation
         split, or else "test".
 
     Raises:
-      ConfigError: if there are no such data, or their classes are not the model's.
+      ConfigError: if there are no such data.
       DataError: for missing or damaged files.
+    """
+    name, split = name_data(trained, data, split)
+    config = trained.config
+    keys = ("data_dir", "image_key", "label_key")
+    own = name == config.get("data.name")
+    options = {key: config[f"data.{key}"] for key in keys} if own else {}
+    return open_splits(name, train=split, validation="", test="", **options).train
+
+
+def name_data(
+    trained: Trained, data: str | None = None, split: str | None = None
+) -> tuple[str, str]:
+    """Returns the name and the split of the data that `open_data` opens.
+
+    Raises:
+      ConfigError: if the data are not named, and the model comes from no run.
     """
     config = trained.config
     if data is None and not config:
         raise ConfigError(f"{trained.label}: comes from no run of train.py; name the data")
-    own = data is None or data == config.get("data.name")
+    name = config["data.name"] if data is None else data
     if split is None:
+        own = name == config.get("data.name")
         known = (config.get("data.test_split"), config.get("data.validation_split")) if own else ()
         split = next((str(s) for s in known if s), "test")
-    keys = ("data_dir", "image_key", "label_key")
-    options = {key: config[f"data.{key}"] for key in keys} if own and config else {}
-    name = config["data.name"] if data is None else data
-    source = open_splits(name, train=split, validation="", test="", **options).train
-    return _with_classes_of(trained, source, name)
+    return name, split
 
 
 def _with_classes_of(trained: Trained, source: Source, name: str) -> Source:

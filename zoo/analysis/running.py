@@ -112,7 +112,8 @@ def run_over(
         return Rows(indices, targets, jax.tree.map(lambda a: np.asarray(a)[there], outputs))
 
     waiting = None
-    for batch in eval_batches(examples, batch_size, rows, threads=threads):
+    ahead = max(2, threads)  # a thread works on one batch
+    for batch in eval_batches(examples, batch_size, rows, threads=threads, prefetch=ahead):
         started = batch, step(variables, batch["image"])  # while the one before is fetched
         if waiting is not None:
             yield fetch(*waiting)

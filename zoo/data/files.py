@@ -31,7 +31,11 @@ class FilesSource:
 
     def __init__(self, paths: Sequence[str]):
         self.paths = list(paths)
-        self.fingerprint = digest([(os.fsencode(p), _size(p)) for p in self.paths])
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of names and sizes, as they are when it is asked for."""
+        return digest([(os.fsencode(p), _size(p)) for p in self.paths])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -101,6 +105,30 @@ def without_repeats(paths: Iterable[str]) -> list[str]:
         folder, name = os.path.split(path)
         found.setdefault((real(folder), name), path)
     return sorted(found.values(), key=os.fsencode)
+
+
+def to_text(path: str) -> str:
+    r"""Returns a path as text that any file can hold: \xNN stands for a byte that is no UTF-8.
+
+    Nearly all paths stay as they are; of the others `to_path` makes the same again.
+
+    Example:
+      >>> to_text("caf\udce9.png"), to_text("café.png"), to_text(r"a\xb.png")
+      ('caf\\xe9.png', 'café.png', 'a\\x5cxb.png')
+    """
+    # A \x that is in the name itself must not look like one of ours.
+    return os.fsencode(path).replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
+
+
+def to_path(text: str) -> str:
+    r"""Returns the path of which `to_text` made this.
+
+    Example:
+      >>> to_path(r"caf\xe9.png"), to_path(r"a\x5cxb.png")
+      ('caf\udce9.png', 'a\\xb.png')
+    """
+    found = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), text.encode())
+    return os.fsdecode(found)
 
 
 def images_below(folder: str) -> list[str]:

@@ -23,11 +23,14 @@ class Source(Protocol):
 
     Attributes:
       class_names: the names of the classes, in label order, or of the K numbers.
-      fingerprint: a digest of what the source holds; it changes when the data change.
     """
 
     class_names: tuple[str, ...]
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what the source holds; it changes when the data change."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -29,10 +29,10 @@ SPREAD_TARGET = "zoo_onednn_max_pool_gradient"
 KINDS = ("forward", "input_gradient", "kernel_gradient")
 
 # Of oneapi/dnnl/dnnl_types.h.
-_ANY, _NHWC, _HWIO, _HWIGO = 1, 22, 28, 39  # how numbers lie in memory
-_TRAINING, _DIRECT, _MAX = 64, 1, 511
-_WEIGHTS_OF, _DIFF_WEIGHTS_OF, _WORKSPACE_OF = 131, 132, 135  # queries
-_SRC, _DST, _WEIGHTS, _WORKSPACE = 1, 17, 33, 64  # arguments
+ANY, _NHWC, _HWIO, _HWIGO = 1, 22, 28, 39  # how numbers lie in memory
+_TRAINING, DIRECT, _MAX = 64, 1, 511
+WEIGHTS_OF, _DIFF_WEIGHTS_OF, _WORKSPACE_OF = 131, 132, 135  # queries
+SRC, DST, WEIGHTS, _WORKSPACE = 1, 17, 33, 64  # arguments
 _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 129, 145, 161
 
 _state = {"enabled": False}
@@ -88,22 +88,23 @@ def takes(dtype: Any, window: Window, axes: Any) -> bool:
 def convolution(kind: str, first: jax.Array, second: jax.Array, *, window: Window) -> jax.Array:
     """Returns one of the three products of `zoo.ops.convolution`, in a program for a CPU."""
     result = jax.eval_shape(functools.partial(getattr(plain, kind), window=window), first, second)
-    numbers = (KINDS.index(kind), window.groups, *_numbers(window))
+    numbers = (KINDS.index(kind), window.groups, *geometry_numbers(window))
     return ffi.call(TARGET, numbers, first, second, result=result)
 
 
 def spread(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
     """Returns `zoo.ops.pooling`'s gradient of largest values, in a program for a CPU."""
     result = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return ffi.call(SPREAD_TARGET, (*_numbers(window), *window.kernel), x, g, result=result)
+    return ffi.call(SPREAD_TARGET, (*geometry_numbers(window), *window.kernel), x, g, result=result)
 
 
-def _numbers(window: Window) -> tuple[int, ...]:
+def geometry_numbers(window: Window) -> tuple[int, ...]:
+    """Returns strides, dilation and padding as `geometry` reads them."""
     (top, bottom), (left, right) = window.padding
     return (*window.strides, *window.dilation, top, left, bottom, right)
 
 
-def _geometry(numbers: Sequence[int]) -> tuple[Any, Any, Any, Any]:
+def geometry(numbers: Sequence[int]) -> tuple[Any, Any, Any, Any]:
     """Returns strides, dilation and padding of `_numbers`, as oneDNN takes them."""
     down, right, lower, further, *padding = numbers
     # It counts the pixels between weights.
@@ -141,15 +142,25 @@ _ORDER = {
 }
 # As what oneDNN takes images, kernel and result.
 _ARGUMENTS = {
-    "forward": (_SRC, _WEIGHTS, _DST),
-    "input_gradient": (_DIFF_SRC, _WEIGHTS, _DIFF_DST),
-    "kernel_gradient": (_SRC, _DIFF_WEIGHTS, _DIFF_DST),
+    "forward": (SRC, WEIGHTS, DST),
+    "input_gradient": (_DIFF_SRC, WEIGHTS, _DIFF_DST),
+    "kernel_gradient": (SRC, _DIFF_WEIGHTS, _DIFF_DST),
 }
 
 
-def _images(shape: Sequence[int]) -> Any:
+def images(shape: Sequence[int]) -> Any:
+    """Returns the layout of images [B, H, W, C]."""
     batch, height, width, channels = shape
     return dnn.layout((batch, channels, height, width), _NHWC)
+
+
+def kernels(sizes: Sequence[int], groups: int) -> tuple[tuple[int, ...], Any]:
+    """Returns the shape that oneDNN gives kernels [kh, kw, C / groups, O], and their layout."""
+    height, width, inputs, outputs = sizes
+    shape = (outputs, inputs, height, width)
+    if groups > 1:
+        shape = (groups, outputs // groups, *shape[1:])
+    return shape, dnn.layout(shape, _HWIO if groups == 1 else _HWIGO)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -161,14 +172,10 @@ def _product(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
     """
     kind, groups = KINDS[numbers[0]], numbers[1]
     named = dict(zip(_ORDER[kind], shapes, strict=True))
-    image, out = _images(named["image"]), _images(named["out"])
-    height, width, inputs, outputs = named["kernel"]
-    shape = (outputs, inputs, height, width)
-    if groups > 1:
-        shape = (groups, outputs // groups, *shape[1:])
-    kernel = dnn.layout(shape, _HWIO if groups == 1 else _HWIGO)
-    description = _describe(kind, image, dnn.layout(shape, _ANY), out, _geometry(numbers[2:]))
-    of_kernel = _DIFF_WEIGHTS_OF if kind == "kernel_gradient" else _WEIGHTS_OF
+    image, out = images(named["image"]), images(named["out"])
+    shape, kernel = kernels(named["kernel"], groups)
+    description = _describe(kind, image, dnn.layout(shape, ANY), out, geometry(numbers[2:]))
+    of_kernel = _DIFF_WEIGHTS_OF if kind == "kernel_gradient" else WEIGHTS_OF
     blocked = dnn.layout_of(description, of_kernel)
     places = {"image": Place(image), "kernel": Place(kernel), "out": Place(out)}
     given = [places[name] for name in _ORDER[kind]]
@@ -179,16 +186,16 @@ def _product(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
     if same:
         return Program(given, [], [product])
     if kind == "kernel_gradient":
-        reorder = _reorder(blocked, kernel, blocks, places["kernel"])
-        return Program(given, [blocks], [product, reorder])
-    return Program(given, [blocks], [_reorder(kernel, blocked, places["kernel"], blocks), product])
+        back = reorder(blocked, kernel, blocks, places["kernel"])
+        return Program(given, [blocks], [product, back])
+    return Program(given, [blocks], [reorder(kernel, blocked, places["kernel"], blocks), product])
 
 
 def _describe(kind: str, image: Any, kernel: Any, out: Any, geometry: Any) -> ctypes.c_void_p:
     """Returns the description of a convolution, or of one of its gradients."""
     forward = dnn.make(
         "dnnl_convolution_forward_primitive_desc_create",
-        *(dnn.engine(), _TRAINING, _DIRECT, image, kernel, None, out, *geometry),
+        *(dnn.engine(), _TRAINING, DIRECT, image, kernel, None, out, *geometry),
         dnn.attributes(),
     )
     if kind == "forward":
@@ -203,16 +210,17 @@ def _describe(kind: str, image: Any, kernel: Any, out: Any, geometry: Any) -> ct
     )
     return dnn.make(
         f"dnnl_convolution_backward_{of}_primitive_desc_create",
-        *(dnn.engine(), _DIRECT, image, *arrays, *geometry, forward, dnn.attributes()),
+        *(dnn.engine(), DIRECT, image, *arrays, *geometry, forward, dnn.attributes()),
     )
 
 
-def _reorder(layout: Any, new_layout: Any, source: Place, target: Place) -> Primitive:
+def reorder(layout: Any, new_layout: Any, source: Place, target: Place) -> Primitive:
+    """Returns what writes the numbers of one place into another, in the other's layout."""
     description = dnn.make(
         "dnnl_reorder_primitive_desc_create",
         *(layout, dnn.engine(), new_layout, dnn.engine(), dnn.attributes()),
     )
-    return Primitive(description, {_SRC: source, _DST: target})
+    return Primitive(description, {SRC: source, DST: target})
 
 
 @functools.lru_cache(maxsize=1024)
@@ -221,8 +229,8 @@ def _spread(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
 
     Which value of each window was the largest is found anew: that is faster than to keep it.
     """
-    image, out = (_images(shape) for shape in shapes)
-    strides, between, before, behind = _geometry(numbers[:-2])
+    image, out = (images(shape) for shape in shapes)
+    strides, between, before, behind = geometry(numbers[:-2])
     window = (strides, dnn.dims(*numbers[-2:]), between, before, behind)
     forward = dnn.make(
         "dnnl_pooling_forward_primitive_desc_create",
@@ -235,7 +243,7 @@ def _spread(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
     x, g, dx, y = Place(image), Place(out), Place(image), Place(out)
     which = Place(dnn.layout_of(forward, _WORKSPACE_OF))
     primitives = [
-        Primitive(forward, {_SRC: x, _DST: y, _WORKSPACE: which}),
+        Primitive(forward, {SRC: x, DST: y, _WORKSPACE: which}),
         Primitive(backward, {_DIFF_DST: g, _DIFF_SRC: dx, _WORKSPACE: which}),
     ]
     return Program([x, g, dx], [y, which], primitives)

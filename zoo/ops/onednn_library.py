@@ -92,7 +92,12 @@ def engine() -> ctypes.c_void_p:
 
 @functools.cache
 def attributes() -> ctypes.c_void_p:
-    """Returns what all primitives are made with: their scratchpad is given to them."""
+    """Returns what primitives are made with that do nothing besides."""
+    return make_attributes()
+
+
+def make_attributes() -> ctypes.c_void_p:
+    """Returns new attributes, by which the scratchpad is given to a primitive."""
     made = make("dnnl_primitive_attr_create")
     call("dnnl_primitive_attr_set_scratchpad_mode", made, _SCRATCHPAD_OF_USER)
     return made

@@ -7,6 +7,9 @@ The code is our own, the parameters are the authors'; see `parameters`. They giv
 for images of 32, 64 and 224 pixels. The one that is nearest to the shorter side is taken, and
 its lengths in pixels are scaled to that side.
 
+All functions have the same signature: an image, float64 [H, W, C] from 0 to 1, draws, the scale of
+lengths, then their own parameters. What they return may pass 0 and 1; `corrupt` cuts it off.
+
 Differs from the paper: frost is drawn, not photographed, so that its figures are not comparable
 with published ones (see `weather.frost`); noise is the same at all severities of a seed, only
 stronger; grey images are grey throughout.
@@ -68,9 +71,8 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
     table, its_side = nearest_table(name, side)
     draws = Draws(seed, NAMES.index(name))
     x = FUNCTIONS[name](image / 255, draws, side / its_side, *table[severity - 1])
-    # Cut off, as the published program does it; what rounding errors have put just below a whole
-    # number is no part of that.
-    return np.floor(np.round(np.clip(x, 0, 1) * 255, 6)).astype(np.uint8)
+    levels = 255 * blur.cut_off(np.clip(x, 0, 1))  # as the published program does it
+    return np.round(levels).astype(np.uint8)
 
 
 def nearest_table(name: str, side: int) -> tuple[tuple[tuple[Any, ...], ...], int]:
@@ -90,7 +92,7 @@ def _check(image: np.ndarray, name: str, severity: int, seed: int) -> None:
             f"corruption {name!r}: there is none of that name.{suggest(str(name), NAMES)} "
             f"Allowed: {', '.join(NAMES)}"
         )
-    if severity not in SEVERITIES:
+    if not isinstance(severity, int | np.integer) or severity not in SEVERITIES:
         raise ConfigError(f"severity {severity!r} of {name}: give a whole number from 1 to 5")
     if not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
         raise ConfigError(f"seed {seed!r} of {name}: give a whole number from 0 to 2**64 - 1")

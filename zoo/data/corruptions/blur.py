@@ -59,7 +59,7 @@ def glass_blur(
       times: how often all that is done.
     """
     deviation, reach = scale * deviation, max(1, round(scale * reach))
-    x = _levels(_gaussian(image, deviation))
+    x = cut_off(_gaussian(image, deviation))
     height, width, channels = x.shape
     for _ in range(times if min(height, width) > 2 * reach else 0):
         x = x.reshape(-1, channels)[_jumble(height, width, reach, draws)]
@@ -96,11 +96,14 @@ def motion_blur(
       radius: half the length of the trace, in pixels.
       deviation: of the half of a Gaussian by which the trace fades, in pixels.
     """
-    return streak(image, scale * radius, scale * deviation, draws.uniform(low=-45, high=45))
+    degrees = draws.uniform(low=-45, high=45)
+    return whole_levels(streak(image, scale * radius, scale * deviation, degrees))
 
 
 def streak(image: np.ndarray, radius: float, deviation: float, degrees: float) -> np.ndarray:
     """Returns an image drawn out in one direction, as ImageMagick's motion blur does it.
+
+    Rounded to whole levels, the pixels are those of ImageMagick 6.9.11.
 
     Args:
       image: [H, W, C].
@@ -121,6 +124,11 @@ def streak(image: np.ndarray, radius: float, deviation: float, degrees: float) -
     for weight, y, x in zip(weights, length + down, length + right, strict=True):
         blurred += weight * padded[y : y + height, x : x + width]
     return blurred
+
+
+def whole_levels(image: np.ndarray) -> np.ndarray:
+    """Rounds to one of 256 grey levels, as ImageMagick returns them."""
+    return np.round(image * 255) / 255
 
 
 def zoom_blur(image: np.ndarray, draws: Draws, scale: float, step: float, count: int) -> np.ndarray:
@@ -155,5 +163,6 @@ def _gaussian(image: np.ndarray, deviation: float) -> np.ndarray:
     return ndimage.gaussian_filter(image, (deviation, deviation, 0), mode="nearest", truncate=4)
 
 
-def _levels(image: np.ndarray) -> np.ndarray:
+def cut_off(image: np.ndarray) -> np.ndarray:
+    """Rounds down to one of 256 grey levels, but for rounding errors."""
     return np.floor(np.round(image * 255, 6)) / 255

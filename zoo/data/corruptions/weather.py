@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from zoo.data.corruptions.blur import enlarge, streak
+from zoo.data.corruptions.blur import cut_off, enlarge, streak, whole_levels
 from zoo.data.corruptions.draws import Draws
 
 
@@ -38,7 +38,7 @@ def snow(
     flakes = enlarge(noise, max(1.0, scale * size))
     flakes = np.where(flakes < threshold, 0, np.clip(flakes, 0, 1))
     degrees = draws.uniform(low=-135, high=-45)
-    flakes = np.round(255 * streak(flakes, scale * radius, scale * fading, degrees)) / 255
+    flakes = whole_levels(streak(cut_off(flakes), scale * radius, scale * fading, degrees))
     whitened = np.maximum(image, 1.5 * _luma(image) + 0.5)
     return share * image + (1 - share) * whitened + flakes + np.rot90(flakes, 2)
 
