@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.test_measuring import RNG, N, of_classes, of_labels, of_numbers, of_one_label
-from zoo.analysis.answers import answers_of
 from zoo.analysis.averaging import average_logits
 from zoo.analysis.ensembles import ensemble
+from zoo.analysis.outcomes import outcomes_of
 from zoo.analysis.predictions import Predictions
 from zoo.errors import ConfigError
 from zoo.tasks.make import make_task
@@ -25,8 +25,8 @@ def test_probabilities(make):
     members = [make()]
     members += [another(members[0]), another(members[0])]
     together = ensemble(members)
-    expected = np.mean([answers_of(m).probabilities for m in members], axis=0)
-    np.testing.assert_allclose(answers_of(together).probabilities, expected, rtol=1e-5)
+    expected = np.mean([outcomes_of(m).probabilities for m in members], axis=0)
+    np.testing.assert_allclose(outcomes_of(together).probabilities, expected, rtol=1e-5)
     np.testing.assert_array_equal(together.targets, members[0].targets)
     assert together.model == "mean of probabilities of a model + b + b"
     together = ensemble(members, "logits")
@@ -39,9 +39,9 @@ def test_one_model_alone_is_itself():
         found = make()
         task = make_task(found.task["name"], found.task["arguments"])
         averaged = average_logits(np.stack([found.logits, found.logits]), task)
-        answers = dataclasses.replace(found, logits=averaged)
+        outcomes = dataclasses.replace(found, logits=averaged)
         np.testing.assert_allclose(
-            answers_of(answers).probabilities, answers_of(found).probabilities, rtol=1e-6
+            outcomes_of(outcomes).probabilities, outcomes_of(found).probabilities, rtol=1e-6
         )
 
 
@@ -55,8 +55,8 @@ def test_values_are_averaged_in_their_units():
     first = of_numbers()
     arguments = {**first.task["arguments"], "mean": (0.0, 2000.0), "std": (1.0, 20.0)}
     second = another(first, task={"name": "regression", "arguments": arguments})
-    together = answers_of(ensemble([first, second])).said
-    expected = (answers_of(first).said + answers_of(second).said) / 2
+    together = outcomes_of(ensemble([first, second])).said
+    expected = (outcomes_of(first).said + outcomes_of(second).said) / 2
     np.testing.assert_allclose(together, expected, rtol=1e-5)
 
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.analysis.answers import RIGHT, answers_of, in_words
 from zoo.analysis.ensembles import check_same_examples
 from zoo.analysis.intervals import RESAMPLES, bootstrap
 from zoo.analysis.measuring import calculator, class_names_of
+from zoo.analysis.outcomes import RIGHT, in_words, outcomes_of
 from zoo.analysis.predictions import Predictions
 from zoo.tasks.task import wilson_interval
 
@@ -130,7 +130,7 @@ def compare_predictions(
       ConfigError: for other classes, tasks or examples.
     """
     check_same_examples(first, second)
-    a, b = answers_of(first), answers_of(second)
+    a, b = outcomes_of(first), outcomes_of(second)
     of_a, of_b = calculator(a), calculator(b)
 
     def differences(weights: np.ndarray | None) -> dict[str, float]:
@@ -154,7 +154,7 @@ def compare_predictions(
 
 
 def _disagreements(first: Predictions, second: Predictions) -> list[dict[str, Any]]:
-    a, b = answers_of(first), answers_of(second)
+    a, b = outcomes_of(first), outcomes_of(second)
     assert a.right is not None and b.right is not None
     names = class_names_of(first)
     surest = np.where(a.right, b.confidence, a.confidence)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.answers import RIGHT
 from zoo.analysis.comparison import compare_predictions
 from zoo.analysis.diagnosis import ROLES, Error, diagnose
 from zoo.analysis.ensembles import ensemble
 from zoo.analysis.intervals import RESAMPLES
 from zoo.analysis.measuring import measure
 from zoo.analysis.opening import open_source
+from zoo.analysis.outcomes import RIGHT
 from zoo.analysis.predictions import Predictions, predict
 from zoo.analysis.scaling import scale
 from zoo.analysis.trained import Trained

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.analysis import figures as f
-from zoo.analysis.answers import Answers, answers_of
 from zoo.analysis.calibration import classwise_error
 from zoo.analysis.intervals import RESAMPLES, Interval, bootstrap
+from zoo.analysis.outcomes import Outcomes, outcomes_of
 from zoo.analysis.predictions import Predictions
 from zoo.tasks.classification import Classification
 from zoo.tasks.multilabel import MultiLabel
@@ -45,25 +45,25 @@ def measure(predictions: Predictions, *, seed: int = 0, number: int = RESAMPLES)
     Raises:
       DataError: for targets that are not the task's, or logits that are not finite.
     """
-    answers = answers_of(predictions)
-    areas = np.array([]) if isinstance(answers.task, Regression) else areas_of(answers)
-    calculate, once = calculator(answers), _others(answers, areas)
+    outcomes = outcomes_of(predictions)
+    areas = np.array([]) if isinstance(outcomes.task, Regression) else areas_of(outcomes)
+    calculate, once = calculator(outcomes), _others(outcomes, areas)
     values = calculate(None)
-    intervals = _intervals(values, calculate, len(answers.logits), seed, number)
+    intervals = _intervals(values, calculate, len(outcomes.logits), seed, number)
     out: dict[str, Any] = {
-        "examples": len(answers.logits),
+        "examples": len(outcomes.logits),
         "figures": {
             name: {"value": value, "interval": intervals.get(name)}
             for name, value in (values | once).items()
         },
     }
-    if isinstance(answers.task, Regression):
+    if isinstance(outcomes.task, Regression):
         return out
     names = class_names_of(predictions)
-    out["classes"] = _classes(answers, names, areas)
-    if answers.truth.ndim == 1:
-        out |= _confusion(answers, names)
-    bars = answers.reliability()._asdict()
+    out["classes"] = _classes(outcomes, names, areas)
+    if outcomes.truth.ndim == 1:
+        out |= _confusion(outcomes, names)
+    bars = outcomes.reliability()._asdict()
     return out | {"calibration": {name: values.tolist() for name, values in bars.items()}}
 
 
@@ -90,12 +90,12 @@ def losses_of(task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray
     return np.asarray(jax.vmap(loss)(jnp.asarray(logits), jnp.asarray(targets)), np.float64)
 
 
-def areas_of(answers: Answers) -> np.ndarray:
+def areas_of(outcomes: Outcomes) -> np.ndarray:
     """Returns of each output the areas under both curves, float64 [K, 2], as in `AREAS`."""
-    return np.array([ranking.areas() for ranking in answers.rankings()])
+    return np.array([ranking.areas() for ranking in outcomes.rankings()])
 
 
-def calculator(a: Answers) -> Calculate:
+def calculator(a: Outcomes) -> Calculate:
     """Returns the function from a resample's weights to the figures that have intervals."""
     if isinstance(a.task, Regression):
         return _of_regression(a)
@@ -110,7 +110,7 @@ def calculator(a: Answers) -> Calculate:
     return calculate
 
 
-def _others(a: Answers, areas: np.ndarray) -> Figures:
+def _others(a: Outcomes, areas: np.ndarray) -> Figures:
     """Returns the figures that would take too long to have intervals."""
     if isinstance(a.task, Regression):
         return {}
@@ -121,7 +121,7 @@ def _others(a: Answers, areas: np.ndarray) -> Figures:
     return out
 
 
-def _means(a: Answers) -> dict[str, np.ndarray]:
+def _means(a: Outcomes) -> dict[str, np.ndarray]:
     """Returns by name what is averaged over examples, [N] each."""
     assert a.right is not None
     if isinstance(a.task, Classification):
@@ -137,7 +137,7 @@ def _means(a: Answers) -> dict[str, np.ndarray]:
     return out | {"brier": np.square(a.probabilities - a.targets).mean(1)}
 
 
-def _of_counts(a: Answers, w: np.ndarray | None) -> Figures:
+def _of_counts(a: Outcomes, w: np.ndarray | None) -> Figures:
     """Returns precision, recall, F1 and their like."""
     if isinstance(a.task, MultiLabel):
         counts = f.label_counts(a.truth, a.said, w)
@@ -174,7 +174,7 @@ def _mean_areas(areas: np.ndarray) -> Figures:
     return dict(zip(AREAS, map(float, means), strict=True))
 
 
-def _of_regression(a: Answers) -> Calculate:
+def _of_regression(a: Outcomes) -> Calculate:
     task = a.task
     assert isinstance(task, Regression)
     losses = losses_of(task, a.logits, a.targets)
@@ -204,7 +204,7 @@ def _intervals(
     return out | {name: wilson_interval(values[name] * count, count) for name in proportions}
 
 
-def _classes(a: Answers, names: Sequence[str], areas: np.ndarray) -> list[dict[str, Any]]:
+def _classes(a: Outcomes, names: Sequence[str], areas: np.ndarray) -> list[dict[str, Any]]:
     """Returns the figures of each class or label."""
     if isinstance(a.task, MultiLabel):
         counts = f.label_counts(a.truth, a.said)
@@ -229,7 +229,7 @@ def _classes(a: Answers, names: Sequence[str], areas: np.ndarray) -> list[dict[s
     return out
 
 
-def _confusion(a: Answers, names: Sequence[str]) -> dict[str, Any]:
+def _confusion(a: Outcomes, names: Sequence[str]) -> dict[str, Any]:
     matrix = f.confusion_matrix(a.truth, a.said, len(names))
     wrong = matrix - np.diag(np.diag(matrix))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.analysis.answers import RIGHT
+from zoo.analysis.outcomes import RIGHT
 from zoo.analysis.running import Rows, logits_of, run_over, track
 from zoo.analysis.trained import Trained
 from zoo.data.corruptions import NAMES, SEVERITIES, corrupt

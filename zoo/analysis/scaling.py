@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.answers import answers_of
 from zoo.analysis.calibration import cross_fitted, fit_temperature
 from zoo.analysis.intervals import RESAMPLES
 from zoo.analysis.measuring import measure
+from zoo.analysis.outcomes import outcomes_of
 from zoo.analysis.predictions import Predictions
 from zoo.errors import ConfigError
 
@@ -35,7 +35,7 @@ def scale(
     Raises:
       ConfigError: for a regression, which has no probabilities.
     """
-    fit = answers_of(fitted)
+    fit = outcomes_of(fitted)
     if fit.right is None:
         raise ConfigError(f"{fitted.model}: a regression has no probabilities to calibrate")
     targets = fit.targets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.report.made_up import made_up
-from zoo.analysis.answers import answers_of
+from zoo.analysis.outcomes import outcomes_of
 from zoo.analysis.report import pictures
 from zoo.analysis.report.claims import claims_of, worth_seeing
 from zoo.analysis.report.confidence import calibration
@@ -38,7 +38,7 @@ def test_every_task_has_the_sections_that_make_sense(kind):
     assert {*found} == everywhere | sections
     rows = found["summary"]["splits"]["rows"]
     assert [row["split"] for row in rows] == ["training, a sample", "validation", "test"]
-    right = answers_of(evidence.look.predictions).right
+    right = outcomes_of(evidence.look.predictions).right
     if right is not None:
         headline = found["summary"]["headline"][0]
         assert headline["value"] == pytest.approx(right.mean())
@@ -75,7 +75,7 @@ def test_the_largest_gap_is_marked_and_has_its_advice():
 
 def test_confusions_are_those_of_the_matrix():
     names = [f"class {i}" for i in range(100)]
-    answers = answers_of(made_up(Classification(), names, count=1000).look.predictions)
+    answers = outcomes_of(made_up(Classification(), names, count=1000).look.predictions)
     found = confusions(answers, names)
     matrix = np.zeros((100, 100), int)
     np.add.at(matrix, (answers.truth, answers.said), 1)
@@ -92,7 +92,7 @@ def test_confusions_are_those_of_the_matrix():
 
 
 def test_the_pictures_answer_the_three_questions():
-    answers = answers_of(made_up(Classification(), LETTERS, count=400).look.predictions)
+    answers = outcomes_of(made_up(Classification(), LETTERS, count=400).look.predictions)
     claims = claims_of(answers, LETTERS)
     many = 5
     chosen = worth_seeing(claims, many)
@@ -115,7 +115,7 @@ def test_the_pictures_answer_the_three_questions():
 
 def test_labels_are_answered_one_by_one():
     task, names, _ = TASKS["labels"]
-    answers = answers_of(made_up(task, names, count=50).look.predictions)
+    answers = outcomes_of(made_up(task, names, count=50).look.predictions)
     claims = claims_of(answers, names)
     assert len(claims.rows) == 150
     i = 3 * 7 + 1  # the second label of example 7
@@ -129,7 +129,7 @@ def test_labels_are_answered_one_by_one():
 
 def test_what_is_said_of_a_binary_task_follows_its_threshold():
     task, names, _ = TASKS["binary"]
-    answers = answers_of(made_up(task, names).look.predictions)
+    answers = outcomes_of(made_up(task, names).look.predictions)
     claims = claims_of(answers, names)
     np.testing.assert_array_equal(claims.said == 1, answers.probabilities[:, 0] > 0.7)
     assert claims.sure[claims.said == 0].max() > 0.5 > claims.sure[claims.said == 0].min()
@@ -141,11 +141,11 @@ def test_a_temperature_mends_probabilities_that_are_too_large():
     for role, look in evidence.looks.items():  # three times too sure
         predictions = look.predictions
         louder = dataclasses.replace(predictions, logits=3 * predictions.logits)
-        looks[role] = answers_of(louder)
+        looks[role] = outcomes_of(louder)
     found = calibration(looks["test"], looks["validation"], "validation")
     quiet = calibration(
-        answers_of(evidence.look.predictions),
-        answers_of(evidence.looks["validation"].predictions),
+        outcomes_of(evidence.look.predictions),
+        outcomes_of(evidence.looks["validation"].predictions),
         "validation",
     )
     assert found["temperature"] == pytest.approx(3 * quiet["temperature"], rel=1e-6)
@@ -156,7 +156,7 @@ def test_a_temperature_mends_probabilities_that_are_too_large():
 
 def test_a_regression_has_its_points_and_all_errors():
     task, names, _ = TASKS["numbers"]
-    answers = answers_of(made_up(task, names, count=1600).look.predictions)
+    answers = outcomes_of(made_up(task, names, count=1600).look.predictions)
     found = numbers(answers)
     assert [target["name"] for target in found["targets"]] == ["age", "height"]
     for i, target in enumerate(found["targets"]):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo.analysis.answers import Answers
+from zoo.analysis.outcomes import Outcomes
 from zoo.tasks.multilabel import MultiLabel
 
 
@@ -33,7 +33,7 @@ class Claims(NamedTuple):
         return self.truth == self.said
 
 
-def claims_of(answers: Answers, names: tuple[str, ...]) -> Claims:
+def claims_of(answers: Outcomes, names: tuple[str, ...]) -> Claims:
     """Returns the answers of a classification, of a binary or of a multi-label task.
 
     Args:

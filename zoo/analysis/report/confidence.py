@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.answers import Answers
+from zoo.analysis.outcomes import Outcomes
 from zoo.analysis.calibration import cross_fitted, fit_temperature
 from zoo.analysis.figures import log_softmax, sigmoid
 
 FOLDS = 5  # where there are no other examples to fit a temperature on
 
 
-def calibration(answers: Answers, fitted_on: Answers | None, role: str) -> dict[str, Any]:
+def calibration(answers: Outcomes, fitted_on: Outcomes | None, role: str) -> dict[str, Any]:
     """Returns the reliability diagram, and what a temperature makes of it.
 
     Args:
@@ -65,7 +65,7 @@ def calibration(answers: Answers, fitted_on: Answers | None, role: str) -> dict[
     }
 
 
-def _tendency(answers: Answers, temperature: float) -> str:
+def _tendency(answers: Outcomes, temperature: float) -> str:
     if answers.right is not None and answers.right.all():
         return "Nothing is wrong among these examples, so that no probability is too large."
     if temperature > 1.05:

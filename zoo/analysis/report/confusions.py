@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.answers import Answers
+from zoo.analysis.outcomes import Outcomes
 from zoo.analysis.figures import confusion_matrix
 
 MOST_SHOWN = 30  # classes in the matrix; of more, those confused most often
@@ -13,7 +13,7 @@ MOST_CELLS = 20_000  # of mistakes that the page knows
 MOST_PAIRS = 200  # in the table of the most frequent mistakes
 
 
-def confusions(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
+def confusions(answers: Outcomes, names: Sequence[str]) -> dict[str, Any]:
     """Returns the confusion matrix and the most frequent mistakes.
 
     Args:
@@ -88,7 +88,7 @@ def _text(pairs: Sequence[tuple[int, int, int]], names: Sequence[str]) -> str:
 
 
 def class_table(
-    answers: Answers, names: Sequence[str], measured: Sequence[Mapping[str, Any]]
+    answers: Outcomes, names: Sequence[str], measured: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Returns the figures of each class, or label.
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.answers import Answers
+from zoo.analysis.outcomes import Outcomes
 from zoo.tasks.regression import Regression
 
 POINTS = 1500  # of a scatter plot; of more examples, some drawn at random
 COLUMNS = 31  # of the histogram of errors: odd, so that one is around 0
 
 
-def numbers(answers: Answers) -> dict[str, Any]:
+def numbers(answers: Outcomes) -> dict[str, Any]:
     """Returns of each target its points, [true, predicted], and a histogram of errors."""
     task = answers.task
     assert isinstance(task, Regression)
@@ -48,7 +48,7 @@ def _text(truth: np.ndarray, errors: np.ndarray) -> str:
     return text + f"On average predictions are {abs(bias):.3g} {sign}."
 
 
-def worth_seeing(answers: Answers, many: int) -> np.ndarray:
+def worth_seeing(answers: Outcomes, many: int) -> np.ndarray:
     """Returns the examples with the largest and the smallest errors of each target, int."""
     errors = np.abs(answers.said - answers.truth)
     order = np.argsort(-errors, axis=0, kind="stable")

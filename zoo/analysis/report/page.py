@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import zoo
-from zoo.analysis.answers import Answers, answers_of
+from zoo.analysis.outcomes import Outcomes, outcomes_of
 from zoo.analysis.measuring import class_names_of, measure
 from zoo.analysis.report import numbers as values
 from zoo.analysis.report.claims import claims_of, worth_seeing
@@ -41,7 +41,7 @@ def contents(evidence: Evidence, *, human_error: float | None, images: int) -> d
       images: how many pictures to show in a gallery.
     """
     look, focus = evidence.look, evidence.focus
-    answers = answers_of(look.predictions)
+    answers = outcomes_of(look.predictions)
     measured = {
         role: measure(own.predictions, number=RESAMPLES[role == focus])
         for role, own in evidence.looks.items()
@@ -69,13 +69,13 @@ def contents(evidence: Evidence, *, human_error: float | None, images: int) -> d
         "classes": class_table(answers, names, measured[focus]["classes"]),
         "pictures": _claimed(evidence, answers, names, images),
         "calibration": calibration(
-            answers, fit_on and answers_of(fit_on.predictions), ROLES["validation"]
+            answers, fit_on and outcomes_of(fit_on.predictions), ROLES["validation"]
         ),
     }
 
 
 def _claimed(
-    evidence: Evidence, answers: Answers, names: tuple[str, ...], images: int
+    evidence: Evidence, answers: Outcomes, names: tuple[str, ...], images: int
 ) -> dict[str, Any]:
     """Returns pictures of answers, as [picture, true, said, how sure, right]."""
     claims = claims_of(answers, names)
@@ -101,7 +101,7 @@ def _claimed(
     }
 
 
-def _numbered(evidence: Evidence, answers: Answers, images: int) -> dict[str, Any]:
+def _numbered(evidence: Evidence, answers: Outcomes, images: int) -> dict[str, Any]:
     """Returns pictures of a regression, as [picture, true values, predicted values]."""
     task = answers.task
     assert isinstance(task, Regression)

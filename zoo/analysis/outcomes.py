@@ -23,8 +23,8 @@ RIGHT = {"classification": "top1", "binary": "accuracy", "multilabel": "exact_ma
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """Truths and answers of N examples.
+class Outcomes:
+    """What was true and what was said of N examples.
 
     Attributes:
       task: the task.
@@ -92,14 +92,14 @@ class Answers:
 
 
 def in_words(answer: np.ndarray | np.integer, names: Sequence[str]) -> str:
-    """Returns the name of a label, or those of several, as of `Answers.truth[i]`."""
+    """Returns the name of a label, or those of several, as of `Outcomes.truth[i]`."""
     if np.ndim(answer) == 0:
         return names[int(answer)]
     there = np.flatnonzero(answer)
     return ", ".join(names[int(k)] for k in there) or "none"
 
 
-def answers_of(predictions: Predictions) -> Answers:
+def outcomes_of(predictions: Predictions) -> Outcomes:
     """Returns what was true and what was said.
 
     Of a classification, the first of the largest logits is said and the first of the largest
@@ -121,11 +121,11 @@ def answers_of(predictions: Predictions) -> Answers:
     if isinstance(task, Classification):
         labels = targets.argmax(1) if targets.ndim > 1 else targets.astype(np.int64)
         p, said = np.exp(figures.log_softmax(logits)), logits.argmax(1)
-        return Answers(task, logits, p, targets, labels, said, said == labels)
+        return Outcomes(task, logits, p, targets, labels, said, said == labels)
     targets = targets.reshape(logits.shape).astype(np.float64)
     if isinstance(task, Regression):
         values = logits * (task.std or 1.0) + (task.mean or 0.0)
-        return Answers(task, logits, values, targets, targets, values, None)
+        return Outcomes(task, logits, values, targets, targets, values, None)
     assert isinstance(task, Binary | MultiLabel)
     # In float32, as the trainer compares: a logit may lie at the threshold.
     said = predictions.logits > np.float32(math.log(task.threshold / (1 - task.threshold)))
@@ -133,4 +133,4 @@ def answers_of(predictions: Predictions) -> Answers:
     right = (said == truth).all(1)
     if isinstance(task, Binary):
         said, truth = said[:, 0].astype(np.int64), truth[:, 0].astype(np.int64)
-    return Answers(task, logits, p, targets, truth, said, right)
+    return Outcomes(task, logits, p, targets, truth, said, right)
