@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sys
 
 import zoo
-from zoo.commands import augment, convert, describe, evaluate, features, predict, report
+from zoo.commands import augment, convert, describe, evaluate, features, inspect, predict, report
 from zoo.commands import list as listing
 from zoo.errors import Interrupted, TemporaryError, ZooError
 
-COMMANDS = (listing, describe, convert, augment, evaluate, report, predict, features)
+COMMANDS = (listing, describe, convert, augment, evaluate, report, predict, features, inspect)
 
 
 def make_parser() -> argparse.ArgumentParser:
