@@ -113,9 +113,9 @@ def open_splits_of(
     Raises:
       ConfigError: see `open_source`; or for targets that are not the task's.
     """
-    if data in (None, first.config.get("data.name")) and first.config:
+    if first.config and data in (None, first.data_name):
         trained = dataclasses.replace(trained, config=first.config)
-    name = data or str(trained.config.get("data.name"))
+    name = data or str(trained.data_name)
     sources = {key: open_source(trained, data, split) for key, split in splits.items()}
     for source in sources.values():
         check_kind(trained, source, name)
@@ -138,7 +138,7 @@ def predict_splits(
       DataError: for missing or damaged files.
     """
     options = dataclasses.asdict(reading)
-    name = data or str(models[0].config.get("data.name"))
+    name = data or str(models[0].data_name)
     out = []
     for trained in models:
         sources = open_splits_of(models[0], trained, data, splits)

@@ -71,7 +71,7 @@ def open_data(trained: Trained, data: str | None = None, split: str | None = Non
     name, split = name_data(trained, data, split)
     config = trained.config
     keys = ("data_dir", "image_key", "label_key")
-    own = bool(config) and name == config["data.name"]
+    own = name == trained.data_name
     options = {key: config[f"data.{key}"] for key in keys} if own else {}
     return open_splits(name, train=split, validation="", test="", **options).train
 

@@ -58,6 +58,11 @@ class Trained:
         """[S, S, C] of the network's input."""
         return _image_shape(self.preprocessing)
 
+    @property
+    def data_name(self) -> str | None:
+        """What the run calls its data, `config.data.name`; None for weights of others."""
+        return self.config["data.name"] if self.config else None
+
 
 def open_trained(source: str) -> Trained:
     """Returns a trained model.
@@ -192,7 +197,8 @@ def _trained(
         raise ConfigError(f"{label}: these weights have no head, and so nothing to predict with")
     names = preprocessing.class_names or tuple(map(str, range(max(outputs, 2))))
     # Weights of others are of a classification.
-    config_of_task = config or {"task.name": "classification" if outputs > 1 else "binary"}
+    name = "classification" if outputs > 1 else "binary"
+    config_of_task = config or {"task.name": name, "task.arguments": {}}
     task = _task(config_of_task, names)
     return Trained(label, model, variables, preprocessing, task, names, workdir, config)
 
@@ -200,7 +206,7 @@ def _trained(
 def _task(config: Mapping[str, Any], names: Sequence[str]) -> Task:
     """Returns the task of a run."""
     name = config["task.name"]
-    arguments = _tuples(config.get("task.arguments", {}))
+    arguments = _tuples(config["task.arguments"])
     if name == "regression":
         arguments.setdefault("names", tuple(names))
     return make_task(name, arguments)

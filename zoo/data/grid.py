@@ -1,6 +1,7 @@
-"""A picture of what the network will see: examples as they are, and as they are augmented."""
+"""Pictures in rows: of examples as they are and as they are augmented, or of anything else."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,54 @@ LINE = TEXT + 6
 GAP = 4
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Cell(NamedTuple):
+    """A picture, uint8 [H, W, 1 or 3], and what is written below it."""
+
+    image: np.ndarray
+    text: str = ""
+
+
+class Row(NamedTuple):
+    """Cells side by side, and what is written above them."""
+
+    cells: Sequence[Cell]
+    head: str = ""
+
+
+def draw_rows(rows: Sequence[Row], side: int, heads: Sequence[str] = ()) -> Image.Image:
+    """Returns cells in rows, on white.
+
+    Args:
+      rows: of as many cells as there are.
+      side: of each picture, in pixels: it is enlarged pixel by pixel, or shrunk.
+      heads: of the columns.
+    """
+    below = LINE if any(cell.text for row in rows for cell in row.cells) else 0
+    columns = max(len(row.cells) for row in rows)
+    heights = [(LINE if row.head else 0) + side + below + GAP for row in rows]
+    top = LINE if heads else GAP
+    size = columns * (side + GAP) + GAP, top + sum(heights)
+    grid = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(TEXT)
+    for column, head in enumerate(heads):
+        draw.text((GAP + column * (side + GAP), 2), head, "black", font)
+    for row, height in zip(rows, heights, strict=True):
+        inside = top + (LINE if row.head else 0)
+        draw.text((GAP, top), _shortened(row.head, draw, font, size[0] - GAP), "black", font)
+        for column, (image, text) in enumerate(row.cells):
+            left = GAP + column * (side + GAP)
+            grid.paste(_picture(image, side), (left, inside))
+            text = _shortened(text, draw, font, side)
+            draw.text((left, inside + side + 1), text, "black", font)
+        top += height
+    return grid
+
+
+def side_of(size: int) -> int:
+    """Returns the side of a cell for images of a size: the same, or a multiple if it is small."""
+    return size * max(1, -(-SMALLEST // size))
 
 
 def augmented(
@@ -100,25 +149,17 @@ def draw_grid(
     for later in range(columns - 1):
         parts.append(augmented(cropped, augment, key, indices, epoch + later))
     heads = ["fitted", *(f"epoch {epoch + later}" for later in range(columns - 1))]
-    side = fitted.shape[0]
-    side *= max(1, -(-SMALLEST // side))
-    width, height = side + GAP, side + LINE + GAP
-    grid = Image.new("RGB", (columns * width + GAP, len(indices) * height + LINE), "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(TEXT)
-    for column, (head, (images, targets)) in enumerate(zip(heads, parts, strict=True)):
-        left = GAP + column * width
-        draw.text((left, 2), head, "black", font)
-        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
-            top = LINE + row * height
-            grid.paste(_picture(image, side), (left, top))
-            text = _shortened(caption(target, names), draw, font, side)
-            draw.text((left, top + side + 1), text, "black", font)
-    return grid
+    rows = [
+        Row([Cell(images[i], caption(targets[i], names)) for images, targets in parts])
+        for i in range(len(indices))
+    ]
+    return draw_rows(rows, side_of(fitted.shape[0]), heads)
 
 
 def _picture(image: np.ndarray, side: int) -> Image.Image:
     pil = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
-    return pil.resize((side, side), Image.Resampling.NEAREST)
+    larger = side >= max(pil.size)
+    return pil.resize((side, side), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
 
 
 def _shortened(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> str:

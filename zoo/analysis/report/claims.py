@@ -33,23 +33,23 @@ class Claims(NamedTuple):
         return self.truth == self.said
 
 
-def claims_of(answers: Outcomes, names: tuple[str, ...]) -> Claims:
+def claims_of(outcomes: Outcomes, names: tuple[str, ...]) -> Claims:
     """Returns the answers of a classification, of a binary or of a multi-label task.
 
     Args:
-      answers: of any of them.
+      outcomes: of any of them.
       names: of the classes or labels.
     """
-    p, truth, said = answers.probabilities, answers.truth, answers.said
+    p, truth, said = outcomes.probabilities, outcomes.truth, outcomes.said
     count = len(p)
-    if isinstance(answers.task, MultiLabel):  # "not cat" and "cat", "not dog" and "dog", …
+    if isinstance(outcomes.task, MultiLabel):  # "not cat" and "cat", "not dog" and "dog", …
         base = 2 * np.arange(len(names))
         both = tuple(word for name in names for word in (f"not {name}", name))
         rows = np.repeat(np.arange(count), len(names))
         true, claimed = ((base + x.astype(np.int64)).ravel() for x in (truth, said))
         sure = np.where(said, p, 1 - p).ravel()
         return Claims(rows, true, claimed, sure, both, list(range(1, len(both), 2)))
-    if answers.sigmoids:
+    if outcomes.sigmoids:
         sure = np.where(said == 1, p[:, 0], 1 - p[:, 0])
     else:
         sure = p[np.arange(count), said]

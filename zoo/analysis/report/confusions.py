@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from zoo.analysis.outcomes import Outcomes
 from zoo.analysis.figures import confusion_matrix
+from zoo.analysis.outcomes import Outcomes
 
 MOST_SHOWN = 30  # classes in the matrix; of more, those confused most often
 MOST_CELLS = 20_000  # of mistakes that the page knows
 MOST_PAIRS = 200  # in the table of the most frequent mistakes
 
 
-def confusions(answers: Outcomes, names: Sequence[str]) -> dict[str, Any]:
+def confusions(outcomes: Outcomes, names: Sequence[str]) -> dict[str, Any]:
     """Returns the confusion matrix and the most frequent mistakes.
 
     Args:
-      answers: of a classification or a binary task.
+      outcomes: of a classification or a binary task.
       names: of the K classes.
 
     Returns:
@@ -25,7 +25,7 @@ def confusions(answers: Outcomes, names: Sequence[str]) -> dict[str, Any]:
       classes to show first; "pairs", the most frequent mistakes, like cells; "kinds", how many
       kinds of mistake there are; "text".
     """
-    matrix = confusion_matrix(answers.truth, answers.said, len(names))
+    matrix = confusion_matrix(outcomes.truth, outcomes.said, len(names))
     support = matrix.sum(1)
     pairs = _mistakes(matrix)
     kept = pairs[:MOST_CELLS]
@@ -88,12 +88,12 @@ def _text(pairs: Sequence[tuple[int, int, int]], names: Sequence[str]) -> str:
 
 
 def class_table(
-    answers: Outcomes, names: Sequence[str], measured: Sequence[Mapping[str, Any]]
+    outcomes: Outcomes, names: Sequence[str], measured: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Returns the figures of each class, or label.
 
     Args:
-      answers: what was said.
+      outcomes: what was said.
       names: of the classes or labels.
       measured: the figures of each, as `zoo.analysis.measuring.measure` returns them.
     """
@@ -107,9 +107,9 @@ def class_table(
         }
         for name, row in zip(names, measured, strict=True)
     ]
-    taken = answers.truth.ndim == 1
+    taken = outcomes.truth.ndim == 1
     if taken:
-        matrix = confusion_matrix(answers.truth, answers.said, len(names))
+        matrix = confusion_matrix(outcomes.truth, outcomes.said, len(names))
         for k, row in enumerate(rows):
             others = matrix[k] * (np.arange(len(names)) != k)
             if others.any():

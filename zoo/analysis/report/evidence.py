@@ -116,7 +116,8 @@ def gather(
     workdir, config = trained.workdir, trained.config
     if workdir is None:
         raise ConfigError(f"{trained.label}: comes from no run of train.py; give a workdir")
-    specs = {role: config.get(f"data.{role}_split") for role in ROLES} | {"train-dev": train_dev}
+    own = {role: config[f"data.{role}_split"] for role in ROLES if role != "train-dev"}
+    specs = {**own, "train-dev": train_dev}
     roles = [role for role in ROLES if specs[role]]
     if focus is None:
         focus = next(role for role in ("test", "validation", "train") if role in roles)

@@ -11,17 +11,17 @@ POINTS = 1500  # of a scatter plot; of more examples, some drawn at random
 COLUMNS = 31  # of the histogram of errors: odd, so that one is around 0
 
 
-def numbers(answers: Outcomes) -> dict[str, Any]:
+def numbers(outcomes: Outcomes) -> dict[str, Any]:
     """Returns of each target its points, [true, predicted], and a histogram of errors."""
-    task = answers.task
+    task = outcomes.task
     assert isinstance(task, Regression)
-    count = len(answers.truth)
+    count = len(outcomes.truth)
     drawn = np.arange(count)
     if count > POINTS:
         drawn = np.sort(np.random.default_rng(0).choice(count, POINTS, replace=False))
     targets = []
     for i, name in enumerate(task.names):
-        truth, said = answers.truth[:, i], answers.said[:, i]
+        truth, said = outcomes.truth[:, i], outcomes.said[:, i]
         errors = said - truth
         largest = max(float(np.abs(errors).max()), 1e-12)
         counts, edges = np.histogram(errors, COLUMNS, (-largest, largest))
@@ -48,9 +48,9 @@ def _text(truth: np.ndarray, errors: np.ndarray) -> str:
     return text + f"On average predictions are {abs(bias):.3g} {sign}."
 
 
-def worth_seeing(answers: Outcomes, many: int) -> np.ndarray:
+def worth_seeing(outcomes: Outcomes, many: int) -> np.ndarray:
     """Returns the examples with the largest and the smallest errors of each target, int."""
-    errors = np.abs(answers.said - answers.truth)
+    errors = np.abs(outcomes.said - outcomes.truth)
     order = np.argsort(-errors, axis=0, kind="stable")
     ends = [order[:many], order[::-1][:many]]
     return np.concatenate([end.ravel() for end in ends])

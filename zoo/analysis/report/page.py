@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import zoo
-from zoo.analysis.outcomes import Outcomes, outcomes_of
 from zoo.analysis.measuring import class_names_of, measure
+from zoo.analysis.outcomes import Outcomes, outcomes_of
 from zoo.analysis.report import numbers as values
 from zoo.analysis.report.claims import claims_of, worth_seeing
 from zoo.analysis.report.confidence import calibration
@@ -41,7 +41,7 @@ def contents(evidence: Evidence, *, human_error: float | None, images: int) -> d
       images: how many pictures to show in a gallery.
     """
     look, focus = evidence.look, evidence.focus
-    answers = outcomes_of(look.predictions)
+    outcomes = outcomes_of(look.predictions)
     measured = {
         role: measure(own.predictions, number=RESAMPLES[role == focus])
         for role, own in evidence.looks.items()
@@ -58,27 +58,27 @@ def contents(evidence: Evidence, *, human_error: float | None, images: int) -> d
     }
     if isinstance(evidence.trained.task, Regression):
         return out | {
-            "numbers": values.numbers(answers),
-            "pictures": _numbered(evidence, answers, images),
+            "numbers": values.numbers(outcomes),
+            "pictures": _numbered(evidence, outcomes, images),
         }
     names = class_names_of(look.predictions)
-    if answers.truth.ndim == 1:
-        out["confusions"] = confusions(answers, names)
+    if outcomes.truth.ndim == 1:
+        out["confusions"] = confusions(outcomes, names)
     fit_on = evidence.looks.get("validation") if focus == "test" else None
     return out | {
-        "classes": class_table(answers, names, measured[focus]["classes"]),
-        "pictures": _claimed(evidence, answers, names, images),
+        "classes": class_table(outcomes, names, measured[focus]["classes"]),
+        "pictures": _claimed(evidence, outcomes, names, images),
         "calibration": calibration(
-            answers, fit_on and outcomes_of(fit_on.predictions), ROLES["validation"]
+            outcomes, fit_on and outcomes_of(fit_on.predictions), ROLES["validation"]
         ),
     }
 
 
 def _claimed(
-    evidence: Evidence, answers: Outcomes, names: tuple[str, ...], images: int
+    evidence: Evidence, outcomes: Outcomes, names: tuple[str, ...], images: int
 ) -> dict[str, Any]:
     """Returns pictures of answers, as [picture, true, said, how sure, right]."""
-    claims = claims_of(answers, names)
+    claims = claims_of(outcomes, names)
     order = worth_seeing(claims, images)
     pictures, position = _embedded(evidence, claims.rows[order])
     kept = [int(i) for i in order if int(claims.rows[i]) in position]
@@ -101,12 +101,14 @@ def _claimed(
     }
 
 
-def _numbered(evidence: Evidence, answers: Outcomes, images: int) -> dict[str, Any]:
+def _numbered(evidence: Evidence, outcomes: Outcomes, images: int) -> dict[str, Any]:
     """Returns pictures of a regression, as [picture, true values, predicted values]."""
-    task = answers.task
+    task = outcomes.task
     assert isinstance(task, Regression)
-    pictures, position = _embedded(evidence, values.worth_seeing(answers, images))
-    items = [[k, answers.truth[i].tolist(), answers.said[i].tolist()] for i, k in position.items()]
+    pictures, position = _embedded(evidence, values.worth_seeing(outcomes, images))
+    items = [
+        [k, outcomes.truth[i].tolist(), outcomes.said[i].tolist()] for i, k in position.items()
+    ]
     return {**pictures, "targets": list(task.names), "many": images, "items": items}
 
 
