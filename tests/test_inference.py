@@ -44,7 +44,12 @@ def record(monkeypatch):
     return convolved, packed
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("resnet_bottleneck", "mobilenet_v3", "unfoldable")  # every kind of operation
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
 def test_it_is_the_same_network(name, use_onednn):
     model = NETWORKS[name]
     images = images_for(model)

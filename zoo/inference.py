@@ -42,8 +42,8 @@ def for_inference(model: Classifier, variables: Any) -> Callable[[jax.Array], ja
 
     Example:
       >>> import zoo
-      >>> model = zoo.create_model("resnet20")
-      >>> images = jnp.ones((2, 32, 32, 3))
+      >>> model = zoo.create_model("mlp")
+      >>> images = jnp.ones((2, 28, 28, 1))
       >>> variables = model.init(jax.random.key(0), images, train=False)
       >>> for_inference(model, variables)(images).shape
       (2, 10)

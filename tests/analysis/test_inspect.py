@@ -53,6 +53,7 @@ def test_feature_maps_are_those_of_the_layers():
         feature_maps(lenet, image, {"logits": np.array([0])})
 
 
+@pytest.mark.slow
 def test_maxima_excite_more_than_noise():
     lenet = make_trained("lenet5", 32, 1)
     short, long = (maximise(lenet, "c3", [3, 8], steps=n) for n in (1, 32))

@@ -45,7 +45,14 @@ def test_the_slope_at_the_last_map_is_the_head(resnet):
     np.testing.assert_allclose(slope - head[:, None, None], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", ["stem_conv", "stage2_block1/bn1", "stage2_block1"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param("stem_conv", marks=pytest.mark.slow),
+        pytest.param("stage2_block1/bn1", marks=pytest.mark.slow),
+        "stage2_block1",
+    ],
+)
 def test_slopes_are_those_of_finite_differences(resnet, layer):
     """Through a residual block, of which the layer is a part, its beginning or its end."""
     x, rng = images_of(resnet), np.random.default_rng(2)
@@ -71,6 +78,7 @@ def test_slopes_are_those_of_finite_differences(resnet, layer):
         assert np.abs(difference).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_in_training_hides_nothing(resnet):
     again = make_trained("resnet20", 16, 3, **SMALL, remat=(1, 2, 3))
     for layer in ("stage2_block1/conv1", "stage2_block1"):

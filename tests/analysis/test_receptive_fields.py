@@ -69,6 +69,7 @@ def test_fields_by_hand(name, layer):
     assert found == ReceptiveField((size,) * 2, (stride,) * 2, (start,) * 2, False)
 
 
+@pytest.mark.slow
 def test_a_gate_is_context_and_does_not_widen():
     before, behind = (field_of("mobilenet_v3_small", name, 64) for name in ("stride2", "stride4"))
     assert before == ReceptiveField((3, 3), (2, 2), (-1, -1), context=False)

@@ -13,7 +13,7 @@ import zoo
 from zoo.data.source import ArraySource
 from zoo.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from zoo.tasks.task import Best
-from zoo.training import setup
+from zoo.training import steps
 from zoo.training.loop import _by_set, fit
 from zoo.training.progress import Progress
 
@@ -165,7 +165,7 @@ def test_the_mean_of_weights_goes_on_to_the_end_and_leaves_frozen_statistics(
     ("bad", "ends"), [pytest.param((9,), False, marks=pytest.mark.slow), ((9, 10, 11), True)]
 )
 def test_steps_are_skipped_within_the_budget(config, splits, tmp_path, monkeypatch, bad, ends):
-    make = setup.make_train_step
+    make = steps.make_train_step
 
     def make_failing(**options):
         step = make(**options)
@@ -178,7 +178,7 @@ def test_steps_are_skipped_within_the_budget(config, splits, tmp_path, monkeypat
 
         return failing
 
-    monkeypatch.setattr(setup, "make_train_step", make_failing)
+    monkeypatch.setattr(steps, "make_train_step", make_failing)
     config.log_every = "1 step"
     config.max_skipped = 2
     if ends:

@@ -219,7 +219,7 @@ def test_batch_norm_over_all_devices_is_one_device(splits, count, mode, options)
         pytest.param(2, "pmap", None, 2, marks=slow),
         pytest.param(4, "pmap", "device", 4, marks=slow),
         pytest.param(8, "pmap", None, 8, marks=slow),
-        (8, "pmap", "4 devices", 2),
+        pytest.param(8, "pmap", "4 devices", 2, marks=slow),
         pytest.param(8, "pmap", "2 devices", 4, marks=slow),
         pytest.param(4, "pmap", "2 devices", 2, marks=slow),
         pytest.param(8, "jax.pmap", None, 8, marks=slow),

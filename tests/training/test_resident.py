@@ -113,7 +113,8 @@ def test_held_data_give_the_same_bits_with_convolutions(splits, tmp_path):
     assert results[0]["metrics"] == results[1]["metrics"]
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 8])
 def test_a_loop_is_the_same_training(
     config, flawed, devices, tmp_path, count, in_loops, monkeypatch
 ):
@@ -243,6 +244,7 @@ def check_seeds(config, splits, tmp_path, devices, same):
     return results
 
 
+@pytest.mark.slow
 def test_each_of_several_seeds_is_its_single_run(config, flawed, devices, tmp_path, capsys):
     config.evaluate_every = "20 steps"  # one, so that the best step is the same for all
     results = check_seeds(config, flawed, tmp_path, devices[:1], assert_same_bits)

@@ -72,6 +72,7 @@ def test_what_is_frozen_for_a_time_is_not_touched_until_then(config, splits, tmp
             assert not np.array_equal(new, old)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits_on_both_sides(config, splits, tmp_path):
     expected = fit(config, tmp_path / "straight", splits=splits)
     config.data.resident = False  # so that the trap counts what steps read

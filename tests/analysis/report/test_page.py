@@ -147,7 +147,7 @@ def test_the_report_of_a_run(workdir, tmp_path, capsys):
 
 def test_what_was_evaluated_is_taken_if_it_is_of_these_weights(workdir, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(workdir, folder, ignore=shutil.ignore_patterns("evaluation"))
     trained = open_trained(str(folder))
     found = predict(trained, open_source(trained), {"name": "digits", "split": "test"})
     (folder / "evaluation").mkdir()
