@@ -190,7 +190,12 @@ def check_equal(model, variables, images, limit):
     return folded, weights
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("resnet_bottleneck", "resnet_v2", "mobilenet_v3", "branches", "unfoldable")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
 def test_folded_is_unfolded(name):
     model = NETWORKS[name]
     images = images_for(model, channels=4).astype("f8")

@@ -114,14 +114,26 @@ def traced(name: str, shape=None, **fields):
     return jax.eval_shape(init, images)
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+# Larger ones of the same classes take longer to trace, and are compared whole in the slow tests.
+LARGE = [
+    *(f"efficientnet_b{i}" for i in range(2, 8)),
+    *("efficientnet_v2_m", "efficientnet_v2_l", "efficientnet_lite3", "efficientnet_lite4"),
+    *(name for name in zoo.list_models() if "101" in name or "152" in name),
+]
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+    for name in zoo.list_models()
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_parameter_count_is_the_published_one(name):
     _, variables = traced(name)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", EVERY)
 def test_endpoints_are_what_their_names_say(name):
     out, _ = traced(name)
     classes = 10 if MODELS[name].image_shape[0] <= 32 else 1000

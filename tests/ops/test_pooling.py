@@ -23,7 +23,7 @@ def images(dtype=np.float32):
     return jnp.asarray(np.maximum(draw.round(1), 0), dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("size", "strides", "padding"), CASES)
 def test_shifts_equal_windows_with_their_gradient_and_ties(size, strides, padding, dtype):
     x = images(dtype)
