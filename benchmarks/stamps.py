@@ -12,10 +12,10 @@ training, and over the three folds every stamp is held out once. The stamps are 
 version 2; mostly they are cut-outs, which zoo lays over white.
 """
 
+import argparse
 from pathlib import Path
 import re
 import shutil
-import sys
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 CLASSES = {
@@ -77,5 +77,7 @@ def write(root: Path, fold: int = 0) -> dict[str, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    for role, sizes in write(Path(sys.argv[1])).items():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stamps")
+    parser.add_argument("folder", type=Path, help="for the class folders")
+    for role, sizes in write(parser.parse_args().folder).items():
         print(f"{role:<11}", sum(sizes.values()), sizes)

@@ -71,7 +71,9 @@ def examples_of(trained: Trained, source: Source, *, max_bad: int = 0) -> Exampl
       source: the data.
       max_bad: how many images that cannot be decoded to leave out.
     """
-    return Examples(source, trained.preprocessing.pixels, trained.image_shape, max_bad=max_bad)
+    return Examples(
+        source, trained.preprocessing.pixels, trained.image_shape, max_bad=max_bad, set_by="max_bad"
+    )
 
 
 def run_over(

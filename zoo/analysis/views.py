@@ -48,7 +48,7 @@ def make_views(
             )
         prepared = prepared.replace(image_size=resized, crop_fraction=1.0)
     shape = (resized, resized, trained.image_shape[2])
-    examples = Examples(source, prepared.pixels, shape, max_bad=max_bad)
+    examples = Examples(source, prepared.pixels, shape, max_bad=max_bad, set_by="max_bad")
 
     def compute(variables: Any, images: jax.Array) -> jax.Array:
         # One after the other: the network is compiled once, and memory is that of one view.

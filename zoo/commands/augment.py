@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.commands.parsing import Commands, add_command
+from zoo.commands.shared import check_png, write_png
 from zoo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -32,7 +33,7 @@ def add(commands: Commands) -> None:
     )
     command.set_defaults(takes=("--config.", "--noconfig."))
     command.add_argument("--config", required=True, help="FILE or FILE:VARIANT of configs/")
-    command.add_argument("--out", required=True, help="the .png to write")
+    command.add_argument("--out", type=Path, required=True, help="the .png to write")
     command.add_argument("--rows", type=int, default=8, help="examples of the batch (default: 8)")
     command.add_argument("--columns", type=int, default=8, help="epochs and one (default: 8)")
     command.add_argument("--step", type=int, default=0, help="of training, whose batch is shown")
@@ -41,9 +42,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws what a recipe's augmentation makes of examples."""
-    out = Path(arguments.out)
-    if out.suffix.lower() != ".png" or not out.parent.is_dir():
-        raise ConfigError(f"--out={out}: give a file that ends with .png, in a folder that exists")
+    check_png(arguments.out)
     if arguments.rows < 1 or arguments.columns < 1 or arguments.step < 0:
         raise ConfigError("--rows and --columns must be 1 or more, --step 0 or more")
     config = read_config(arguments.config, arguments.rest)
@@ -54,11 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     grid = preview(
         config, arguments.split, step=arguments.step, rows=arguments.rows, columns=arguments.columns
     )
-    try:
-        grid.save(out)
-    except OSError as error:
-        raise ConfigError(f"--out={out}: cannot be written to ({error.strerror})") from error
-    print(f"written to {out}: examples of step {arguments.step}")
+    write_png(grid, arguments.out, f"examples of step {arguments.step}")
 
 
 def read_config(name: str, overrides: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.commands.parsing import Commands, add_command
+from zoo.commands.shared import begin
 from zoo.errors import ConfigError
 
 # Of zoo.analysis, which takes a while to import.
@@ -77,9 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
     from zoo.analysis import evaluation
     from zoo.analysis.evaluation_tables import print_evaluation
     from zoo.analysis.trained import open_trained
-    from zoo.training.startup import start
 
-    start(None)
+    begin()
     models = [open_trained(source) for source in arguments.models]
     out = _folder(arguments.out, models)
     data, splits = arguments.data, evaluation.resolve(models[0], arguments.data, arguments.split)

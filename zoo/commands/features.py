@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from zoo.commands.parsing import Commands, add_command
+from zoo.commands.shared import begin
 from zoo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -62,9 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     from zoo.analysis.opening import name_data, open_data
     from zoo.analysis.trained import open_trained
     from zoo.data.files import FilesSource, list_images
-    from zoo.training.startup import start
 
-    start(None)
+    begin()
     trained = open_trained(arguments.model)
     if arguments.images:
         source = FilesSource(list_images(arguments.images))

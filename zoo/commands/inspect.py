@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from zoo.commands import pictures
 from zoo.commands.parsing import Commands, add_command
@@ -35,7 +36,7 @@ def _declare(
     example = f"python -m zoo inspect {name} runs/x {example} --out={name}.png"
     parser = add_command(kinds, name, run, summary, description, example)
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("--out", required=True, help="the .png to write")
+    parser.add_argument("--out", type=Path, required=True, help="the .png to write")
     return parser
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from zoo.commands.shared import begin, check_png, write_png
 from zoo.errors import ConfigError
 
 MOST = 64  # rows of a picture, which are computed at once
@@ -11,30 +12,14 @@ MOST = 64  # rows of a picture, which are computed at once
 
 def _open(arguments: argparse.Namespace) -> Any:
     """Returns the model, after a look at what can be checked without it."""
-    out = Path(arguments.out)
-    if out.suffix.lower() != ".png" or not out.parent.is_dir():
-        raise ConfigError(f"--out={out}: give a file that ends with .png, in a folder that exists")
+    check_png(arguments.out)
     for name in ("channels", "count", "batch_size"):
         if getattr(arguments, name, 1) < 1:
             raise ConfigError(f"--{name.replace('_', '-')}={getattr(arguments, name)}: 1 or more")
     from zoo.analysis.trained import open_trained
-    from zoo.training.startup import start
 
-    start(None)
+    begin()
     return open_trained(arguments.model)
-
-
-def _write(arguments: argparse.Namespace, picture: Any, what: str) -> None:
-    """Writes a picture, whole or not at all."""
-    out = Path(arguments.out)
-    scratch = out.with_name(f".{out.name}.tmp")
-    try:
-        picture.save(scratch, format="PNG")
-        scratch.replace(out)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise ConfigError(f"--out={out}: cannot be written to ({error.strerror})") from error
-    print(f"written to {out}: {what}")
 
 
 def _few(paths: list[str]) -> list[str]:
@@ -72,7 +57,7 @@ def draw_patches(arguments: argparse.Namespace) -> None:
     found = find_patches(
         trained, examples, channels, arguments.count, batch_size=arguments.batch_size
     )
-    _write(arguments, draw_patches(found, examples), f"patches of {len(source):,} images")
+    write_png(draw_patches(found, examples), arguments.out, f"patches of {len(source):,} images")
 
 
 def draw_neighbours(arguments: argparse.Namespace) -> None:
@@ -93,7 +78,7 @@ def draw_neighbours(arguments: argparse.Namespace) -> None:
     )
     found = nearest(asked, features, arguments.count)
     picture = draw_neighbours(examples_of(trained, queries), examples_of(trained, source), found)
-    _write(arguments, picture, f"the nearest of {len(source):,} images")
+    write_png(picture, arguments.out, f"the nearest of {len(source):,} images")
 
 
 def draw_filters(arguments: argparse.Namespace) -> None:
@@ -103,7 +88,7 @@ def draw_filters(arguments: argparse.Namespace) -> None:
 
     name, kernels = find_filters(trained, arguments.layer)
     size = "x".join(map(str, kernels.shape[1:]))
-    _write(arguments, draw_filters(kernels), f"{len(kernels)} kernels of {name}, {size}")
+    write_png(draw_filters(kernels), arguments.out, f"{len(kernels)} kernels of {name}, {size}")
 
 
 def draw_maps(arguments: argparse.Namespace) -> None:
@@ -118,7 +103,7 @@ def draw_maps(arguments: argparse.Namespace) -> None:
     channels = choose_channels(trained, layers, arguments.channels, only)
     image = trained.preprocessing.pixels(arguments.image)
     maps = feature_maps(trained, image, channels)
-    _write(arguments, draw_feature_maps(image, maps, channels), ", ".join(maps))
+    write_png(draw_feature_maps(image, maps, channels), arguments.out, ", ".join(maps))
 
 
 def _ask(arguments: argparse.Namespace, trained: Any) -> tuple[Any, Any, list[str], list[str]]:
@@ -146,7 +131,7 @@ def draw_gradcam(arguments: argparse.Namespace) -> None:
 
     images, classes, answers, names = _ask(arguments, trained)
     maps = grad_cam(trained, images, classes, arguments.layer)
-    _write(arguments, draw_grad_cam(images, maps, answers, names), "; ".join(answers))
+    write_png(draw_grad_cam(images, maps, answers, names), arguments.out, "; ".join(answers))
 
 
 def draw_gradients(arguments: argparse.Namespace) -> None:
@@ -166,7 +151,7 @@ def draw_gradients(arguments: argparse.Namespace) -> None:
         )
         values, worst = found.values, abs(found.gap).max()
         what += f"; pixels add up to the change of the logit within {worst:.2g}"
-    _write(arguments, gradients.draw_gradients(images, values, answers, names), what)
+    write_png(gradients.draw_gradients(images, values, answers, names), arguments.out, what)
 
 
 def draw_maximise(arguments: argparse.Namespace) -> None:
@@ -188,4 +173,4 @@ def draw_maximise(arguments: argparse.Namespace) -> None:
     )
     called = [trained.class_names[c] if layer == "logits" else f"#{c}" for c in chosen]
     texts = [f"{name} {value:.3g}" for name, value in zip(called, reached, strict=True)]
-    _write(arguments, draw_maximised(images, texts), f"{len(texts)} images for {layer}")
+    write_png(draw_maximised(images, texts), arguments.out, f"{len(texts)} images for {layer}")

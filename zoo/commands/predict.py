@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from zoo.commands.parsing import Commands, add_command
+from zoo.commands.shared import begin
 from zoo.errors import ConfigError, DataError
 
 DESCRIPTION = """\
@@ -70,7 +71,6 @@ def run(arguments: argparse.Namespace) -> None:
     from zoo.analysis.tables import check_format
     from zoo.analysis.trained import open_trained
     from zoo.analysis.wording import wording_of
-    from zoo.training.startup import start
 
     paths = find_files(arguments.inputs, b"\0" if arguments.null else b"\n")
     if folder:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise DataError("there are no files to look at")
     if out:
         check_format(Path(out))
-    start(None)
+    begin()
     trained = open_trained(arguments.model)
     wording = wording_of(trained, arguments.top)
     if folder and wording.columns.get("class") is not str:

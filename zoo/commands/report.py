@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from zoo.commands.parsing import Commands, add_command
+from zoo.commands.shared import begin
 from zoo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -63,9 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) < 1:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag}={getattr(arguments, name)}: must be 1 or more")
-    from zoo.training.startup import start
 
-    start(None)
+    begin()
     from zoo.analysis.report.evidence import gather
     from zoo.analysis.report.gaps import check_human
     from zoo.analysis.report.page import contents, render, write

@@ -74,6 +74,7 @@ class Examples:
       shape: that shape.
       cache: keep every fitted image in memory, N * S * S * C bytes.
       max_bad: how many different undecodable images to pass over.
+      set_by: what a person sets that with, for the message.
       check: raises DataError for targets [1, …] that cannot be trained on; by default labels
         that are none of the classes.
     """
@@ -86,6 +87,7 @@ class Examples:
         *,
         cache: bool = False,
         max_bad: int = 0,
+        set_by: str = "config.data.max_bad_examples",
         check: Callable[[np.ndarray, str], None] | None = None,
         crop: Crop | None = None,
     ):
@@ -100,7 +102,8 @@ class Examples:
         self.target_dtype = np.float32 if self.target_shape else np.int32
         self.bad: dict[int, str] = {}  # index -> what was wrong
         self._encoded = getattr(source, "encoded", None)
-        self._fit, self._crop, self._max_bad = fit, crop, max_bad
+        self._fit, self._crop = fit, crop
+        self._max_bad, self._set_by = max_bad, set_by
         num_classes = None if self.target_shape else len(source.class_names)
         self._check = check or functools.partial(_check_label, num_classes)
         self._images = np.empty((len(source), *shape), np.uint8) if cache else None
@@ -141,7 +144,7 @@ class Examples:
         if len(self.bad) > self._max_bad:
             raise DataError(
                 f"{error}. That makes {len(self.bad)} bad examples; "
-                f"config.data.max_bad_examples={self._max_bad} allows that many"
+                f"{self._set_by}={self._max_bad} allows that many"
             ) from error
 
 

@@ -46,6 +46,7 @@ def texts(browser, selector: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize(
     "size", [DESK, PHONE, PHONE | {"dark": True}], ids=["desk", "phone", "dark"]
 )
@@ -72,6 +73,7 @@ def test_all_is_there_and_fits(browser, tmp_path, task, names, sections, size):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_can_be_used(browser, tmp_path):
     evidence = made_up(Classification(), NAMES, count=400)
     data = contents(evidence, human_error=0.01, images=6)
@@ -135,6 +137,7 @@ def test_the_page_can_be_used(browser, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_curves_say_their_values(browser, tmp_path):
     evidence = made_up(Classification(), NAMES, count=100)
     browser.open(save(tmp_path, evidence), **DESK)
