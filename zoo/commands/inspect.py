@@ -18,7 +18,12 @@ def add(commands: Commands) -> None:
     """Declares the command and what it can draw."""
     summary = "pictures of what a trained model sees, and where it looks"
     parser = commands.add_parser(
-        "inspect", help=summary, description=f"Draws {summary}.", allow_abbrev=False
+        "inspect",
+        help=summary,
+        description=f"Draws {summary}.",
+        epilog="example:\n    python -m zoo inspect gradcam runs/x cat.jpg --out=cat.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     kinds = parser.add_subparsers(required=True, metavar="picture")
     for declare in (_patches, _filters, _maps, _gradcam, _gradients, _maximise, _neighbours):
