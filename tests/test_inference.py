@@ -75,6 +75,16 @@ def test_what_follows_a_convolution_is_done_on_the_way(use_onednn, monkeypatch):
     assert len(packed) == 18  # and for each shape
 
 
+def test_weights_of_numpy_are_as_good(use_onednn, monkeypatch):
+    convolved, packed = record(monkeypatch)
+    model = zoo.create_model("lenet5")  # without BatchNorm, so that they come back as they are
+    images = np.ones((2, 32, 32, 1), np.float32)
+    variables = jax.device_get(random_variables(model, images.shape[1:]))
+    found = for_inference(model, variables)(images)
+    np.testing.assert_allclose(found, logits_of(model, variables, images), rtol=1e-4, atol=1e-5)
+    assert len(convolved) == len(packed) > 0
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("adds", [False, True])
 def test_a_convolution_and_what_follows(activation, adds):

@@ -51,6 +51,7 @@ def for_inference(model: Classifier, variables: Any) -> Callable[[jax.Array], ja
       (2, 10)
     """
     folded, weights = fold_batchnorm(model, variables)
+    weights = jax.tree.map(jnp.asarray, weights)
     apply: Any = functools.partial(folded.apply, train=False)
     compiled = jax.jit(apply)
 
