@@ -286,7 +286,7 @@ def test_a_diverging_run_stops_and_saves_nothing_of_it(config, splits, tmp_path)
     config.optimizer.warmup = "0 steps"
     config.optimizer.learning_rate = 1e38
     config.max_skipped = 2
-    with pytest.raises(NonFiniteError, match="not finite in 3 steps in a row before step 4"):
+    with pytest.raises(NonFiniteError, match="not finite in 3 steps in a row before step 3"):
         fit(config, tmp_path, splits=splits)
     assert not list((tmp_path / "checkpoints").iterdir())
 
