@@ -57,7 +57,7 @@ class Inference:
 
     Attributes:
       apply: jitted (variables, images) -> logits [B, classes].
-      variables: initial ones.
+      variables: initial ones; None where `apply` keeps them.
       images: on the device, [B, H, W, C], normal noise.
       parameters: how many the network has before anything is folded.
     """
