@@ -146,6 +146,11 @@ def to_array(image: Any) -> np.ndarray:
     return array
 
 
+def resized_side(size: int, crop_fraction: float) -> int:
+    """Returns the side that an image is resized to, of whose centre `size` pixels are kept."""
+    return int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342
+
+
 def fit_image(
     image: np.ndarray | Image.Image,
     size: int,
@@ -173,7 +178,7 @@ def fit_image(
     pil = to_mode(pil, "L" if channels == 1 else "RGB")
     resample = INTERPOLATIONS[interpolation]
     width, height = pil.size
-    shorter = int(size / crop_fraction + 1e-3)  # 299 / (299 / 342) may be less than 342
+    shorter = resized_side(size, crop_fraction)
     if fit == "squash":
         pil = _centre(_resize(pil, shorter, shorter, resample), size)
     elif fit == "crop":

@@ -81,7 +81,7 @@ def predict_files(
       trained: the model; its BatchNorm is folded.
       wording: of `wording_of`.
       paths: of the files.
-      batch_size: a multiple of the number of devices, see `whole_batch`.
+      batch_size: a multiple of the number of devices, see `zoo.analysis.running.whole_batch`.
       threads: that decode.
     """
     model, variables = fold_batchnorm(trained.model, trained.variables)
@@ -109,11 +109,6 @@ def _row(wording: Wording, path: str, outputs: Any, error: str) -> Row:
     if not all(math.isfinite(value) for value in values if isinstance(value, float)):
         return row | {"error": "the model's answer is not finite"}
     return row | dict(zip(wording.columns, values, strict=True))
-
-
-def whole_batch(batch_size: int) -> int:
-    """Returns the next multiple of the number of devices."""
-    return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def show(

@@ -8,7 +8,7 @@ beings to the test set is the one before plus a part that has its own cause.
 from collections.abc import Mapping
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zoo.analysis.intervals import Interval
 from zoo.errors import ConfigError
@@ -51,6 +51,17 @@ class Error(NamedTuple):
 
     value: float
     interval: Interval
+
+    @classmethod
+    def of(cls, figure: Mapping[str, Any], *, proportion: bool) -> "Error":
+        """Returns what a figure, "value" and "interval", makes of an error.
+
+        Args:
+          figure: of `zoo.analysis.measuring.measure`.
+          proportion: whether it says how much is right, and the error is the rest to 1.
+        """
+        value, (low, high) = figure["value"], figure["interval"]
+        return cls(1 - value, (1 - high, 1 - low)) if proportion else cls(value, (low, high))
 
 
 class Part(NamedTuple):

@@ -21,6 +21,7 @@ from zoo.analysis.scaling import scale
 from zoo.analysis.trained import Trained
 from zoo.data.source import Source
 from zoo.errors import ConfigError
+from zoo.tasks.make import name_of
 from zoo.training.report import environment, write_json
 
 VERSION = 1
@@ -82,8 +83,7 @@ def resolve(trained: Trained, data: str | None, texts: Sequence[str] | None) -> 
     Raises:
       ConfigError: for a role that the run has no split in.
     """
-    config = trained.config
-    own = config if config and data in (None, config["data.name"]) else {}
+    own = trained.config if trained.is_own(data) else {}
     roles = {role: own.get(f"data.{role}_split") for role in ("train", "validation", "test")}
     if texts is None:
         texts = [next((role for role in ("test", "validation") if roles[role]), "test")]
@@ -113,7 +113,7 @@ def open_splits_of(
     Raises:
       ConfigError: see `open_source`; or for targets that are not the task's.
     """
-    if first.config and data in (None, first.data_name):
+    if first.is_own(data):
         trained = dataclasses.replace(trained, config=first.config)
     name = data or str(trained.data_name)
     sources = {key: open_source(trained, data, split) for key, split in splits.items()}
@@ -231,10 +231,7 @@ def _diagnosis(evaluations: Sequence[Mapping[str, Any]], human: float) -> list[d
     errors, right = {}, RIGHT.get(evaluations[0]["task"]["name"])
     for found in evaluations:
         figure = found["figures"][right or "loss"]
-        value, (low, high) = figure["value"], figure["interval"]
-        errors[found["data"]["split"]] = (
-            Error(1 - value, (1 - high, 1 - low)) if right else Error(value, (low, high))
-        )
+        errors[found["data"]["split"]] = Error.of(figure, proportion=right is not None)
     errors = {role: errors[role] for role in ROLES if role in errors}
     if "train" not in errors or len(errors) < 2:
         return []
@@ -276,7 +273,7 @@ def check_kind(trained: Trained, source: Source, name: str) -> None:
       source: the data.
       name: of the data, for the message.
     """
-    shape, task = tuple(getattr(source, "target_shape", ())), type(trained.task).__name__.lower()
+    shape, task = tuple(getattr(source, "target_shape", ())), name_of(trained.task)
     outputs = (trained.model.num_classes,)
     labels = task in ("classification", "binary")
     if shape != outputs and not (labels and not shape):

@@ -12,6 +12,7 @@ from zoo.analysis.running import (
     endpoints_of,
     examples_of,
     gather,
+    outputs_like,
     run_over,
     track,
 )
@@ -80,8 +81,7 @@ def features_of(
     if not endpoints:
         raise ConfigError("name at least one endpoint, such as pre_logits")
     compute = endpoints_of(trained, *endpoints)
-    images = jax.ShapeDtypeStruct((1, *trained.image_shape), np.float32)
-    for name, value in jax.eval_shape(compute, trained.variables, images).items():
+    for name, value in outputs_like(trained, compute).items():
         if not hasattr(value, "shape"):
             raise ConfigError(
                 f"endpoint {name!r} of {trained.label} is {len(value)} arrays; take another"
@@ -103,9 +103,7 @@ def _finish(x: jax.Array, pool: bool, dtype: str) -> jax.Array:
 
 def shapes_of(trained: Trained, features: Compute) -> dict[str, Shape]:
     """Returns the shape of one example's features, by endpoint."""
-    images = jax.ShapeDtypeStruct((1, *trained.image_shape), np.float32)
-    shapes = jax.eval_shape(features, trained.variables, images)
-    return {name: value.shape[1:] for name, value in shapes.items()}
+    return {name: x.shape[1:] for name, x in outputs_like(trained, features).items()}
 
 
 def feature_rows(

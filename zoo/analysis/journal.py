@@ -21,6 +21,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from zoo.analysis.replacing import replacing
 from zoo.errors import ConfigError, TemporaryError
 from zoo.training.report import warn
 
@@ -173,19 +174,6 @@ def writing(out: Path) -> Iterator[None]:
             f"--out={out}: cannot be written to ({error.strerror or error}); the rows so far are "
             "kept. See to it and start the same command again"
         ) from error
-
-
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Gives a scratch file to write; it takes the file's name, on the disk, or goes."""
-    scratch = file.with_name(f"{'' if file.name.startswith('.') else '.'}{file.name}.tmp")
-    try:
-        yield scratch
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
-        scratch.replace(file)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def dump(row: Mapping[str, Any]) -> bytes:

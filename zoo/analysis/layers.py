@@ -9,7 +9,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 import jax.numpy as jnp
 
-from zoo.analysis.running import Compute
+from zoo.analysis.running import Compute, outputs_like
 from zoo.analysis.trained import Trained
 from zoo.errors import ConfigError, suggest
 from zoo.layers import Classifier
@@ -105,9 +105,8 @@ def endpoint_maps(trained: Trained) -> list[str]:
     Raises:
       ConfigError: if it has none.
     """
-    images = jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.float32)
     method = functools.partial(trained.model.apply, train=False, method="endpoints")
-    found = jax.eval_shape(method, trained.variables, images)
+    found = outputs_like(trained, method)
     strides = sorted(int(name[6:]) for name in found if name.startswith("stride"))
     if not strides:
         raise ConfigError(f"{trained.label}: a network without feature maps")

@@ -10,11 +10,13 @@ import zipfile
 import numpy as np
 
 from zoo.analysis.averaging import average_logits
+from zoo.analysis.replacing import replacing
 from zoo.analysis.running import examples_of, gather, logits_of, run_over, track
 from zoo.analysis.trained import Trained
 from zoo.analysis.views import make_views
 from zoo.data.source import Source
 from zoo.errors import DataError
+from zoo.tasks.make import name_of
 from zoo.tasks.task import Task
 
 VERSION = 1
@@ -53,8 +55,7 @@ class Predictions:
             for name in ("places", "class_names", "task", "model", "data", "bad")
         }
         header = json.dumps({"version": VERSION, **words}).encode()
-        scratch = file.with_name(f".{file.name}.tmp")
-        with scratch.open("wb") as out:
+        with replacing(file) as scratch, scratch.open("wb") as out:
             np.savez_compressed(
                 out,
                 logits=self.logits,
@@ -62,7 +63,6 @@ class Predictions:
                 indices=self.indices,
                 words=np.frombuffer(header, np.uint8),
             )
-        scratch.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> "Predictions":
@@ -123,7 +123,7 @@ def predict(
         indices,
         [source.describe(int(i)) for i in indices],
         trained.class_names,
-        {"name": type(task).__name__.lower(), "arguments": dataclasses.asdict(task)},  # pyright: ignore
+        {"name": name_of(task), "arguments": dataclasses.asdict(task)},  # pyright: ignore
         trained.label,
         {**data, "fingerprint": source.fingerprint},
         tuple(examples.bad.values()),

@@ -20,7 +20,8 @@ from zoo.data.corruptions import NAMES, SEVERITIES, corrupt
 from zoo.data.loader import Examples
 from zoo.data.source import Source, Target
 from zoo.errors import ConfigError, suggest
-from zoo.tasks.task import Sums, Task, intervals
+from zoo.tasks.make import name_of
+from zoo.tasks.task import Sums, Task, add, intervals
 
 KEPT = 256  # fitted images; each is wanted by as many corruptions as there are, one after another
 
@@ -50,7 +51,8 @@ class Corrupted(Examples):
         seed: int = 0,
         max_bad: int = 0,
     ):
-        super().__init__(source, trained.preprocessing.pixels, trained.image_shape, max_bad=max_bad)
+        prepared = trained.preprocessing.pixels
+        super().__init__(source, prepared, trained.image_shape, max_bad=max_bad, set_by="max_bad")
         self._kinds, self._seed = kinds, seed
         self._fitted = functools.lru_cache(KEPT)(super().read)
 
@@ -133,7 +135,7 @@ def measure_corruptions(
         for name, found in each.items()
     }
     return {
-        "figure": RIGHT.get(type(trained.task).__name__.lower(), "loss"),
+        "figure": RIGHT.get(name_of(trained.task), "loss"),
         "examples": len(source) - len(examples.bad),
         "seed": seed,
         "severities": list(severities),
@@ -145,7 +147,7 @@ def measure_corruptions(
 
 def error_of(task: Task, figures: Mapping[str, float]) -> float:
     """Returns 1 less the figure of `RIGHT`, or the loss where a task has none."""
-    name = type(task).__name__.lower()
+    name = name_of(task)
     return 1 - figures[RIGHT[name]] if name in RIGHT else figures["loss"]
 
 
@@ -170,12 +172,11 @@ def _totals(task: Task, rows: Iterator[Rows], count: int) -> Sequence[Sums]:
     def of_one(logits: jax.Array, target: jax.Array) -> Any:
         return task.metrics(logits[None], target[None], jnp.ones(1), train=False)
 
-    totals: list[dict[str, Any]] = [{} for _ in range(count)]
+    totals: list[Sums] = [{} for _ in range(count)]
     for row in rows:
         found = jax.tree.map(lambda x: np.asarray(x, np.float64), of_one(row.outputs, row.targets))
         for v in range(count):
             mine = row.indices % count == v
-            for name, (sums, counts) in found.items():
-                total, number = totals[v].get(name, (0.0, 0.0))
-                totals[v][name] = total + sums[mine].sum(0), number + counts[mine].sum(0)
+            own = {name: (s[mine].sum(0), c[mine].sum(0)) for name, (s, c) in found.items()}
+            totals[v] = add(totals[v], own)
     return totals

@@ -39,6 +39,12 @@ def logits_of(trained: Trained) -> Compute:
     return functools.partial(trained.model.apply, train=False)
 
 
+def outputs_like(trained: Trained, compute: Compute) -> Any:
+    """Returns shapes and types of what a function of a model gives for one image."""
+    images = jax.ShapeDtypeStruct((1, *trained.image_shape), np.float32)
+    return jax.eval_shape(compute, trained.variables, images)
+
+
 def endpoints_of(trained: Trained, *names: str) -> Compute:
     """Returns the function from images to a dict of some of the model's endpoints.
 
@@ -50,8 +56,7 @@ def endpoints_of(trained: Trained, *names: str) -> Compute:
       ConfigError: for one that the model does not have.
     """
     method = functools.partial(trained.model.apply, train=False, method="endpoints")
-    images = jax.ShapeDtypeStruct((1, *trained.image_shape), np.float32)
-    known = jax.eval_shape(method, trained.variables, images)
+    known = outputs_like(trained, method)
     for name in names:
         if name not in known:
             raise ConfigError(f"endpoint {name!r}: {trained.label} has {', '.join(known)}")
@@ -76,6 +81,11 @@ def examples_of(trained: Trained, source: Source, *, max_bad: int = 0) -> Exampl
     )
 
 
+def whole_batch(batch_size: int) -> int:
+    """Returns the next multiple of the number of devices."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
 def run_over(
     trained: Trained,
     examples: Examples,
@@ -83,7 +93,6 @@ def run_over(
     *,
     batch_size: int = 64,
     threads: int = 2,
-    change: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Iterator[Rows]:
     """Yields what a function of the model gives for every example, in order, batch by batch.
 
@@ -95,18 +104,16 @@ def run_over(
       compute: is compiled; gets the variables and normalised images.
       batch_size: over all devices, of whose number it is made a multiple.
       threads: that decode.
-      change: of the uint8 images on the device, before they are normalised; for
-        augmentation. A sum over several goes into `compute`.
     """
     mesh = make_mesh()
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    batch_size = whole_batch(batch_size)
     rows = batch_sharding(mesh)
     variables = jax.device_put(trained.variables, replicated(mesh))
     normalise = trained.preprocessing.normalise
 
     @jax.jit
     def step(variables: Any, images: jax.Array) -> Any:
-        return compute(variables, normalise(images if change is None else change(images)))
+        return compute(variables, normalise(images))
 
     def fetch(batch: Any, outputs: Any) -> Rows:
         there = np.asarray(batch["mask"]) > 0

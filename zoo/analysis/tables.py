@@ -6,7 +6,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from zoo.analysis.journal import Row, dump, replacing, writing
+from zoo.analysis.journal import Row, dump, writing
+from zoo.analysis.replacing import replacing
 from zoo.errors import ConfigError
 
 ROWS_AT_ONCE = 65_536  # of a row group of Parquet

@@ -20,7 +20,7 @@ from zoo.training.checkpoint import Checkpoints, Damaged
 from zoo.weights.catalogue import find_published
 from zoo.weights.loading import load_weights
 from zoo.weights.preprocessing import Preprocessing
-from zoo.weights.repository import CONFIG, read_config
+from zoo.weights.repository import CONFIG, read_config, with_tuples
 
 HOW = (
     "give a workdir of train.py (runs/x), one of its checkpoints (runs/x@1200), a folder of "
@@ -62,6 +62,10 @@ class Trained:
     def data_name(self) -> str | None:
         """What the run calls its data, `config.data.name`; None for weights of others."""
         return self.config["data.name"] if self.config else None
+
+    def is_own(self, data: str | None) -> bool:
+        """Returns whether data of this name, None by default, are those of its run."""
+        return bool(self.config) and data in (None, self.data_name)
 
 
 def open_trained(source: str) -> Trained:
@@ -145,7 +149,7 @@ def _of_checkpoint(workdir: Path, step: int) -> Trained:
         except Damaged as damage:
             raise WeightsError(f"{label}: the checkpoint is damaged ({damage})") from damage
     config, data = record["config"], record["data"]
-    prepared = _tuples(data["preprocessing"])
+    prepared = with_tuples(data["preprocessing"])
     preprocessing = Preprocessing(**prepared, class_names=tuple(data["class_names"]))
     model = _model_of(workdir, config, data["class_names"])
     shapes = jax.eval_shape(
@@ -169,12 +173,8 @@ def _model_of(workdir: Path, config: Mapping[str, Any], names: Sequence[str]) ->
         config["model.name"],
         num_classes=outputs,
         dtype=jnp.dtype(config["model.dtype"]),
-        **_tuples(config["model.arguments"]),
+        **with_tuples(config["model.arguments"]),
     )
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def _read_run(workdir: Path) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _trained(
 def _task(config: Mapping[str, Any], names: Sequence[str]) -> Task:
     """Returns the task of a run."""
     name = config["task.name"]
-    arguments = _tuples(config["task.arguments"])
+    arguments = with_tuples(config["task.arguments"])
     if name == "regression":
         arguments.setdefault("names", tuple(names))
     return make_task(name, arguments)

@@ -16,6 +16,7 @@ from zoo.analysis.trained import Trained
 from zoo.data.loader import Examples
 from zoo.data.source import Source
 from zoo.errors import ConfigError, suggest
+from zoo.images import resized_side
 
 VIEWS = ("flip", "five-crops", "ten-crops")
 
@@ -39,7 +40,7 @@ def make_views(
     logits, size = logits_of(trained), trained.preprocessing.image_size
     resized, prepared = size, trained.preprocessing
     if views != "flip":
-        resized = int(size / prepared.crop_fraction + 1e-3)  # as `zoo.images.fit_image` does
+        resized = resized_side(size, prepared.crop_fraction)
         if prepared.fit == "pad" or resized == size:
             raise ConfigError(
                 f"views {views!r}: {trained.label} sees whole images (crop_fraction="

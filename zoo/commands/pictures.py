@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zoo.commands.shared import begin, check_png, write_png
+from zoo.commands.shared import begin, check_counts, check_png, write_png
 from zoo.errors import ConfigError
 
 MOST = 64  # rows of a picture, which are computed at once
@@ -13,9 +13,7 @@ MOST = 64  # rows of a picture, which are computed at once
 def _open(arguments: argparse.Namespace) -> Any:
     """Returns the model, after a look at what can be checked without it."""
     check_png(arguments.out)
-    for name in ("channels", "count", "batch_size"):
-        if getattr(arguments, name, 1) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')}={getattr(arguments, name)}: 1 or more")
+    check_counts(arguments, "channels", "count", "batch_size")
     from zoo.analysis.trained import open_trained
 
     begin()

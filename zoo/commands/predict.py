@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from zoo.commands.parsing import Commands, add_command
-from zoo.commands.shared import begin
+from zoo.commands.shared import begin, check_counts
 from zoo.errors import ConfigError, DataError
 
 DESCRIPTION = """\
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         out = os.path.join(folder, "predictions.csv")
 
     from zoo.analysis import batch_prediction as batches
+    from zoo.analysis.running import whole_batch
     from zoo.analysis.sorting import outside
     from zoo.analysis.tables import check_format
     from zoo.analysis.trained import open_trained
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--folder-by-class: {arguments.model} does not tell one class from others"
         )
     options: dict[str, Any] = {
-        "batch_size": batches.whole_batch(arguments.batch_size),
+        "batch_size": whole_batch(arguments.batch_size),
         "threads": arguments.threads or os.cpu_count() or 1,
     }
     if out:
@@ -102,10 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for options that cannot work."""
-    for name in ("top", "batch_size", "threads"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')}={value}: must be 1 or more")
+    check_counts(arguments, "top", "batch_size", "threads")
     least = arguments.min_probability
     if least is not None and not 0 <= least <= 1:
         raise ConfigError(f"--min-probability={least}: must be from 0 to 1")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from zoo.commands.parsing import Commands, add_command
-from zoo.commands.shared import begin
+from zoo.commands.shared import begin, check_counts
 from zoo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -60,11 +60,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page."""
-    for name in ("images", "train_examples", "batch_size"):
-        if getattr(arguments, name) < 1:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag}={getattr(arguments, name)}: must be 1 or more")
-
+    check_counts(arguments, "images", "train_examples", "batch_size")
     begin()
     from zoo.analysis.report.evidence import gather
     from zoo.analysis.report.gaps import check_human

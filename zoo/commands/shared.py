@@ -1,5 +1,6 @@
 """What several commands do before and after their own work."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ def begin() -> None:
 
     logging.set_verbosity(logging.ERROR)
     start(None)
+
+
+def check_counts(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises ConfigError for one of these flags that is given and less than 1."""
+    for name in names:
+        value = getattr(arguments, name, None)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')}={value}: must be 1 or more")
 
 
 def check_png(out: Path) -> None:
@@ -33,11 +42,11 @@ def write_png(picture: Any, out: Path, what: str) -> None:
     Raises:
       ConfigError: if it cannot be written.
     """
-    scratch = out.with_name(f".{out.name}.tmp")
+    from zoo.analysis.replacing import replacing
+
     try:
-        picture.save(scratch, format="PNG")
-        scratch.replace(out)
+        with replacing(out) as scratch:
+            picture.save(scratch, format="PNG")
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise ConfigError(f"--out={out}: cannot be written to ({error.strerror})") from error
     print(f"written to {out}: {what}")

@@ -19,6 +19,16 @@ TASKS: dict[str, Any] = {
 }
 
 
+def name_of(task: Task) -> str:
+    """Returns the name of `TASKS` that a task has.
+
+    Example:
+      >>> name_of(MultiLabel())
+      'multilabel'
+    """
+    return next(name for name, kind in TASKS.items() if type(task) is kind)
+
+
 def make_task(name: str, arguments: Mapping[str, Any]) -> Task:
     """Returns a task.
 

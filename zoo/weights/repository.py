@@ -128,7 +128,7 @@ def read_config(path: Path) -> Config:
             image_shape=_image_shape(given.get("input_size")),
             preprocessing=_preprocessing(given),
             ours=ours is not None,
-            fields=_tuples(fields),
+            fields=with_tuples(fields),
             sha256=ours["sha256"] if ours else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -159,7 +159,7 @@ def _preprocessing(given: Mapping[str, Any]) -> Preprocessing | None:
         "test_image_size": test_shape and test_shape[0],
         "test_crop_fraction": given.get("test_crop_pct"),
     }
-    known = {key: _tuples(value) for key, value in values.items() if value is not None}
+    known = {key: with_tuples(value) for key, value in values.items() if value is not None}
     return Preprocessing(**known).with_channels(shape[2])
 
 
@@ -216,10 +216,10 @@ def config_of(
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _tuples(value: Any) -> Any:
+def with_tuples(value: Any) -> Any:
     """Returns JSON values with tuples for lists, as fields of a module are."""
     if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
+        return tuple(with_tuples(item) for item in value)
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: with_tuples(item) for key, item in value.items()}
     return value

@@ -35,7 +35,8 @@ def gaps(
     if len(figures) < 2:
         return None
     metric = next((name for name in PROPORTIONS if name in figures["train"]), "loss")
-    errors = {role: _error(metric, own[metric]) for role, own in figures.items()}
+    proportion = metric != "loss"
+    errors = {r: Error.of(own[metric], proportion=proportion) for r, own in figures.items()}
     found = diagnose(errors, human or 0.0)
     values = {"human": human or 0.0} | {role: error.value for role, error in errors.items()}
     return {
@@ -47,11 +48,6 @@ def gaps(
         "advice": _advice(found),
         "notes": _notes(evidence, human),
     }
-
-
-def _error(metric: str, figure: Mapping[str, Any]) -> Error:
-    value, (low, high) = figure["value"], figure["interval"]
-    return Error(value, (low, high)) if metric == "loss" else Error(1 - value, (1 - high, 1 - low))
 
 
 def _meaning(metric: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import zoo
 from zoo.analysis.measuring import class_names_of, measure
 from zoo.analysis.outcomes import Outcomes, outcomes_of
+from zoo.analysis.replacing import replacing
 from zoo.analysis.report import numbers as values
 from zoo.analysis.report.claims import claims_of, worth_seeing
 from zoo.analysis.report.confidence import calibration
@@ -169,10 +170,6 @@ def _plain(value: Any) -> Any:
 
 def write(file: Path, page: str) -> None:
     """Writes the page, whole or not at all."""
-    scratch = file.with_name(f".{file.name}.tmp")
-    try:
+    with replacing(file) as scratch:
         # A lone half of a pair of surrogates, of a file's name that is not UTF-8, is a "?".
         scratch.write_bytes(page.encode("utf-8", "replace"))
-        scratch.replace(file)
-    finally:
-        scratch.unlink(missing_ok=True)
