@@ -20,7 +20,7 @@ import numpy as np
 
 from zoo.folding import fold_batchnorm
 from zoo.layers import Classifier
-from zoo.ops import convolution, onednn, onednn_inference
+from zoo.ops import convolution, onednn, onednn_inference, winograd
 from zoo.ops.onednn_inference import ACTIVATIONS
 from zoo.ops.plain import Window
 
@@ -111,7 +111,9 @@ class _Pending:
 
     def force(self) -> jax.Array:
         """Returns the result."""
-        bias = self.bias
+        bias, (batch, *_, inside) = self.bias, self.x.shape
+        if winograd.pays(self.window, batch, inside, self.kernel.shape[3], prepared=True):
+            return self._force_by_winograd()
         with jax.ensure_compile_time_eval():
             if bias is None:
                 bias = jnp.zeros(self.kernel.shape[3], self.kernel.dtype)
@@ -125,6 +127,15 @@ class _Pending:
             window=self.window,
             activation=self.activation,
         )
+
+    def _force_by_winograd(self) -> jax.Array:
+        with jax.ensure_compile_time_eval():
+            transformed = winograd.transform(self.kernel)
+        padding, out = self.window.padding, self.window.out
+        y = winograd.convolve(self.x, transformed, padding=padding, out=out)
+        y = y if self.bias is None else y + self.bias
+        y = y if self.addend is None else y + self.addend
+        return y if self.activation is None else self.activation(y)
 
 
 def _force(value: Any) -> Any:

@@ -21,7 +21,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
-from zoo.ops import onednn, plain, xla_cpu
+from zoo.ops import onednn, plain, winograd, xla_cpu
 from zoo.ops.across import same_axes
 from zoo.ops.plain import Pairs, Window, make_window
 
@@ -93,8 +93,12 @@ def _define(name: str, default: Any, cpu: Any) -> Primitive:
         return jax.vmap(functools.partial(default, window=window), tuple(axes))(*arrays), 0
 
     def lower_cpu(ctx: Any, *operands: Any, window: Window) -> Any:
-        chosen = cpu
-        if onednn.takes(ctx.avals_in[0].dtype, window, ctx.module_context.axis_context):
+        first, second = ctx.avals_in
+        if not onednn.takes(first.dtype, window, ctx.module_context.axis_context):
+            chosen = cpu
+        elif winograd.pays(window, *_sizes(name, first.shape, second.shape)):
+            chosen = getattr(winograd, name)
+        else:
             chosen = functools.partial(onednn.convolution, name)
         return mlir.lower_fun(chosen, multiple_results=False)(ctx, *operands, window=window)
 
@@ -104,6 +108,12 @@ def _define(name: str, default: Any, cpu: Any) -> Primitive:
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
     mlir.register_lowering(primitive, lower_cpu, platform="cpu")
     return primitive
+
+
+def _sizes(name: str, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int, int]:
+    """Returns how many images there are, their channels and those of the result."""
+    inside = second[2] if name == "input_gradient" else first[3]
+    return first[0], inside, second[3]
 
 
 forward = _define("forward", plain.forward, xla_cpu.forward)

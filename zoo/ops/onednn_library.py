@@ -113,6 +113,14 @@ def layout(shape: Sequence[int], tag: int) -> ctypes.c_void_p:
     return make("dnnl_memory_desc_create_with_tag", len(shape), dims(*shape), _FLOAT32, tag)
 
 
+def strided(shape: Sequence[int], strides: Sequence[int]) -> ctypes.c_void_p:
+    """Returns the description of an array of float32 whose numbers lie so many apart."""
+    return make(
+        "dnnl_memory_desc_create_with_strides",
+        *(len(shape), dims(*shape), _FLOAT32, dims(*strides)),
+    )
+
+
 def layout_of(description: ctypes.c_void_p, what: int) -> ctypes.c_void_p:
     """Returns the description of an array that a primitive reads or writes."""
     return ctypes.c_void_p(library().dnnl_primitive_desc_query_md(description, what, 0))
