@@ -12,8 +12,8 @@ from tests.test_folding import NETWORKS, images_for, random_variables
 import zoo
 from zoo import inference
 from zoo.inference import for_inference
-from zoo.ops import onednn_inference
-from zoo.ops.onednn_inference import ACTIVATIONS, convolve, pack
+from zoo.ops import onednn_inference, plain
+from zoo.ops.onednn_inference import ACTIVATIONS, Convolution, convolve, images_at_a_time, pack
 from zoo.ops.plain import make_window
 from zoo.ops.pointwise import rectify
 
@@ -25,23 +25,23 @@ def logits_of(model, variables, images):
 
 
 def record(monkeypatch):
-    """Notes what is convolved and packed from now on."""
-    convolved, packed = [], []
+    """Notes what is convolved, call by call, and packed from now on."""
+    calls, packed = [], []
 
-    def convolve(*args, activation, **kwargs):
-        convolved.append((activation, args[3] is not None))
-        return onednn_inference.convolve(*args, activation=activation, **kwargs)
+    def convolve(x, convolutions, operands, images):
+        calls.append((images, convolutions))
+        return onednn_inference.convolve(x, convolutions, operands, images)
 
     def pack(kernel, *args):
         packed.append(kernel.shape)
         return onednn_inference.pack(kernel, *args)
 
     class Recorded:
-        ACTIVATIONS = ACTIVATIONS
+        ACTIVATIONS, images_at_a_time = ACTIVATIONS, staticmethod(images_at_a_time)
 
     Recorded.convolve, Recorded.pack = staticmethod(convolve), staticmethod(pack)
     monkeypatch.setattr(inference, "onednn_inference", Recorded)
-    return convolved, packed
+    return calls, packed
 
 
 QUICK = ("resnet_bottleneck", "mobilenet_v3", "unfoldable")  # every kind of operation
@@ -60,14 +60,16 @@ def test_it_is_the_same_network(name, use_onednn):
 
 
 def test_what_follows_a_convolution_is_done_on_the_way(use_onednn, monkeypatch):
-    convolved, packed = record(monkeypatch)
+    calls, packed = record(monkeypatch)
     model = NETWORKS["resnet_bottleneck"]  # two blocks, each with a shortcut of its own
     images = images_for(model)
     run = for_inference(model, random_variables(model, images.shape[1:]))
     first = run(images)
-    kinds = sorted((f.__name__ if f else "", adds) for f, adds in convolved)
+    done = [convolution for _, chain in calls for convolution in chain]
+    kinds = sorted((c.activation.__name__ if c.activation else "", c.adds) for c in done)
     # The stem and two convolutions of each block, its last one, and its shortcut.
     assert kinds == [("", False)] * 2 + [("rectify", True)] * 2 + [("relu", False)] * 5
+    assert sorted(len(chain) for _, chain in calls) == [1, 1, 1, 3, 3]  # those of a block are one
     assert len(packed) == 9
     np.testing.assert_array_equal(run(images), first)
     assert len(packed) == 9  # once for all calls
@@ -76,13 +78,20 @@ def test_what_follows_a_convolution_is_done_on_the_way(use_onednn, monkeypatch):
 
 
 def test_weights_of_numpy_are_as_good(use_onednn, monkeypatch):
-    convolved, packed = record(monkeypatch)
+    calls, packed = record(monkeypatch)
     model = zoo.create_model("lenet5")  # without BatchNorm, so that they come back as they are
     images = np.ones((2, 32, 32, 1), np.float32)
     variables = jax.device_get(random_variables(model, images.shape[1:]))
     found = for_inference(model, variables)(images)
     np.testing.assert_allclose(found, logits_of(model, variables, images), rtol=1e-4, atol=1e-5)
-    assert len(convolved) == len(packed) > 0
+    assert sum(len(chain) for _, chain in calls) == len(packed) > 0
+
+
+def convolved(x, kernel, bias, convolution, addend=None):
+    """The same by XLA."""
+    y = bias + plain.forward(x, kernel, window=convolution.window)
+    y = y if addend is None else y + addend
+    return y if convolution.activation is None else convolution.activation(y)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -94,21 +103,62 @@ def test_a_convolution_and_what_follows(activation, adds):
         jnp.asarray(3 * rng.normal(size=size), jnp.float32)
         for size in ((2, 9, 8, 8), (3, 3, 4, 6), (6,))
     )
-    addend = jnp.asarray(rng.normal(size=(2, *window.out, 6)), jnp.float32) if adds else None
-    packed = pack(kernel, 2, window)
-    options = {"kernel_shape": kernel.shape, "window": window, "activation": activation}
-    found = jax.jit(functools.partial(convolve, **options))(x, packed, bias, addend)
-    wanted = bias + jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window.strides,
-        window.padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=2,
-    )
-    wanted = wanted if addend is None else wanted + addend
-    wanted = wanted if activation is None else activation(wanted)
+    addend = [jnp.asarray(rng.normal(size=(2, *window.out, 6)), jnp.float32)] if adds else []
+    what = Convolution(kernel.shape, window, activation, adds)
+    operands = [[pack(kernel, what, 2), bias, *addend]]
+    found = jax.jit(lambda x, operands: convolve(x, [what], operands, 2))(x, operands)
+    wanted = convolved(x, kernel, bias, what, *addend)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_a_chain_of_convolutions_takes_a_few_images_at_a_time(images):
+    rng = np.random.default_rng(0)
+    draw = lambda *size: jnp.asarray(rng.normal(size=size), jnp.float32)  # noqa: E731
+    point = make_window((7, 7), (1, 1), 1, "VALID")
+    chain = [
+        Convolution((1, 1, 8, 16), point, nn.relu),
+        Convolution((3, 3, 1, 16), make_window((7, 7), (3, 3), 1, "SAME", groups=16), nn.silu),
+        Convolution((1, 1, 16, 5), point, nn.hard_swish, adds=True, gated=True),
+        Convolution((1, 1, 5, 8), point, adds=True),
+    ]
+    x, gates = draw(6, 7, 7, 8), draw(6, 16)
+    kernels, biases = [draw(*c.kernel) for c in chain], [draw(c.kernel[3]) for c in chain]
+    addends = [None, None, draw(6, 7, 7, 5), draw(6, 7, 7, 8)]
+    wanted, operands = x, []
+    for what, kernel, bias, addend in zip(chain, kernels, biases, addends, strict=True):
+        scaled = wanted * gates[:, None, None] if what.gated else wanted
+        wanted = convolved(scaled, kernel, bias, what, addend)
+        given = gates[:, :, None] * kernel[0, 0] if what.gated else pack(kernel, what, images)
+        operands.append([given, bias] + ([] if addend is None else [addend]))
+    found = jax.jit(lambda x, operands: convolve(x, chain, operands, images))(x, operands)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
+    monkeypatch.setattr(onednn_inference, "_CACHE", 4 * 16 * 16 * 32 * 2)
+    calls, _ = record(monkeypatch)
+    model = zoo.create_model("mobilenet_v1", width_mult=0.5, num_classes=5)
+    images = jax.random.normal(jax.random.key(0), (4, 64, 64, 3))
+    variables = random_variables(model, images.shape[1:])
+    found = for_inference(model, variables)(images)
+    wanted = logits_of(model, variables, images)
+    np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
+    # Large maps first; channels grow once more; the rest is small enough for all images.
+    assert [images for images, _ in calls] == [1, 2, 4]
+    assert sum(len(chain) for _, chain in calls) == 27
+
+
+def test_squeeze_excite_scales_kernels_where_they_are_smaller(use_onednn, monkeypatch):
+    calls, _ = record(monkeypatch)
+    model = zoo.create_model("mobilenet_v3_small", width_mult=0.5, num_classes=5)
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = random_variables(model, images.shape[1:])
+    found, wanted = for_inference(model, variables)(images), logits_of(model, variables, images)
+    np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
+    gated = [c for _, chain in calls for c in chain if c.gated]
+    assert gated
+    assert all(c.kernel[3] < c.window.image[0] * c.window.image[1] for c in gated)
 
 
 def test_activations_are_known_by_what_they_compute():
@@ -129,16 +179,16 @@ def test_elsewhere_it_is_the_folded_network(devices, monkeypatch, use_onednn):
     images = np.concatenate([images_for(model)] * 4)
     variables = random_variables(model, images.shape[1:])
     wanted = logits_of(model, variables, images)
-    convolved, _ = record(monkeypatch)
+    calls, _ = record(monkeypatch)
     run = for_inference(model, jax.device_put(variables, devices[0]))
     mesh = jax.sharding.Mesh(np.asarray(devices), "data")
     spread = jax.device_put(images, jax.NamedSharding(mesh, jax.P("data")))
     with pytest.raises(ValueError, match="incompatible devices"):
         run(spread)  # JAX's rule: weights lie on one of them
     np.testing.assert_allclose(jax.jit(run)(images), wanted, rtol=1e-4, atol=1e-4)
-    assert not convolved
+    assert not calls
     np.testing.assert_allclose(run(images), wanted, rtol=1e-4, atol=1e-4)
-    assert convolved
+    assert calls
 
 
 def test_wrong_variables_are_refused():

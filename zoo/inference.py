@@ -6,10 +6,11 @@ behind it become one operation, and kernels are laid out once for all calls, not
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from zoo.folding import fold_batchnorm
 from zoo.layers import Classifier
 from zoo.ops import convolution, onednn, onednn_inference, winograd
-from zoo.ops.onednn_inference import ACTIVATIONS
+from zoo.ops.onednn_inference import ACTIVATIONS, Convolution
 from zoo.ops.plain import Window
 
 
@@ -90,43 +91,83 @@ def _is_for_onednn(images: Any) -> bool:
 
 
 @dataclasses.dataclass
+class _Gated:
+    """A map whose channels are scaled, for each image in another way, by whoever reads it.
+
+    Attributes:
+      x: [B, H, W, C].
+      gate: [B, 1, 1, C].
+    """
+
+    x: jax.Array
+    gate: jax.Array
+
+    def force(self) -> jax.Array:
+        """Returns it, scaled."""
+        return self.x * self.gate
+
+
+@dataclasses.dataclass
 class _Pending:
     """A convolution that is computed when it is known what else happens to its result.
 
     Attributes:
-      x: its images.
-      kernel: its kernel.
+      x: its images, or the convolution that gives them.
+      kernel: its kernel, a constant.
       window: how it is moved.
+      gate: scales the channels of each image, or None.
       bias: added to each pixel, [O].
       addend: another map to be added.
       activation: the last of it.
     """
 
-    x: jax.Array
+    x: Any
     kernel: jax.Array
     window: Window
+    gate: jax.Array | None = None
     bias: jax.Array | None = None
     addend: jax.Array | None = None
     activation: Any = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, H', W', O]."""
+        return (self.x.shape[0], *self.window.out, self.kernel.shape[3])
+
+    @property
+    def by_winograd(self) -> bool:
+        """Whether fewer multiplications are the faster way."""
+        batch, *_, inside = self.x.shape
+        return winograd.pays(self.window, batch, inside, self.kernel.shape[3], prepared=True)
+
     def force(self) -> jax.Array:
         """Returns the result."""
-        bias, (batch, *_, inside) = self.bias, self.x.shape
-        if winograd.pays(self.window, batch, inside, self.kernel.shape[3], prepared=True):
+        if self.by_winograd:
             return self._force_by_winograd()
+        x, chain = self.x, [self]
+        while isinstance(x, _Pending):
+            x, chain = x.x, [x, *chain]
+        for images, part in _divide(chain):
+            operands = [convolution.operands(images) for convolution in part]
+            x = onednn_inference.convolve(x, [c.what() for c in part], operands, images)
+        return x
+
+    def what(self) -> Convolution:
+        """Returns what is to be computed."""
+        adds, gated = self.addend is not None, self.gate is not None
+        return Convolution(self.kernel.shape, self.window, self.activation, adds, gated)
+
+    def operands(self, images: int) -> list[jax.Array]:
+        """Returns with what, taking some images at a time."""
+        bias = self.bias
         with jax.ensure_compile_time_eval():
             if bias is None:
                 bias = jnp.zeros(self.kernel.shape[3], self.kernel.dtype)
-            packed = onednn_inference.pack(self.kernel, self.x.shape[0], self.window)
-        return onednn_inference.convolve(
-            self.x,
-            packed,
-            bias,
-            self.addend,
-            kernel_shape=self.kernel.shape,
-            window=self.window,
-            activation=self.activation,
-        )
+            if self.gate is None:
+                kernel = onednn_inference.pack(self.kernel, self.what(), images)
+        if self.gate is not None:
+            kernel = self.gate.reshape(self.shape[0], -1, 1) * self.kernel[0, 0]
+        return [kernel, bias] + ([] if self.addend is None else [self.addend])
 
     def _force_by_winograd(self) -> jax.Array:
         with jax.ensure_compile_time_eval():
@@ -138,8 +179,28 @@ class _Pending:
         return y if self.activation is None else self.activation(y)
 
 
+def _divide(chain: list[_Pending]) -> Iterator[tuple[int, list[_Pending]]]:
+    """Yields convolutions to be one call, and how many images to take at a time.
+
+    Few, where more of what lies between two of them than the caches hold would go through memory.
+    """
+    batch, part = chain[0].shape[0], []
+    images = batch
+    for pending in chain:
+        fit = onednn_inference.images_at_a_time(pending.shape)
+        if part and images == batch and fit < batch:
+            yield batch, part
+            part = []
+        part.append(pending)
+        if pending is chain[-1] or (fit == batch and images < batch):
+            yield images, part
+            images, part = batch, []
+        else:
+            images = min(images, fit)
+
+
 def _force(value: Any) -> Any:
-    return value.force() if isinstance(value, _Pending) else value
+    return value.force() if isinstance(value, _Pending | _Gated) else value
 
 
 def _run(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
@@ -162,9 +223,11 @@ def _run(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> li
 def _defer(equation: Any, given: list[Any]) -> list[Any] | None:
     """Returns what waits of an operation, None if it is to be computed."""
     if equation.primitive is convolution.forward and _suits(equation, given[1]):
-        return [_Pending(_force(given[0]), given[1], equation.params["window"])]
+        return [_convolution(*given, equation.params["window"])]
+    if equation.primitive.name == "mul" and (gated := _gated(*given)):
+        return [gated]
     pending = [value for value in given if isinstance(value, _Pending)]
-    if not pending:
+    if not pending or any(isinstance(value, _Gated) for value in given):
         return None
     first = pending[0]
     if first.activation is None and equation.primitive.name == "add" and first.addend is None:
@@ -173,6 +236,30 @@ def _defer(equation: Any, given: list[Any]) -> list[Any] | None:
     if first.activation is None and len(given) == 1:
         activation = _activation(equation)
         return activation and [dataclasses.replace(first, activation=activation)]
+    return None
+
+
+def _convolution(x: Any, kernel: jax.Array, window: Window) -> _Pending:
+    """Returns a convolution of a map, or of what waits to become one."""
+    if isinstance(x, _Gated):
+        pixels, plain = math.prod(window.image), (1, 1)
+        simple = window.kernel == window.strides == plain and window.groups == 1
+        if simple and not any(map(any, window.padding)) and kernel.shape[3] < pixels:
+            # To scale kernels is less work than to scale maps.
+            return _Pending(x.x, kernel, window, x.gate)
+        x = x.force()
+    pending = _Pending(x, kernel, window)
+    if isinstance(x, _Pending) and (x.by_winograd or pending.by_winograd):
+        pending.x = x.force()
+    return pending
+
+
+def _gated(a: Any, b: Any) -> _Gated | None:
+    """Returns a product, if it is of a map and of a number for each of its images and channels."""
+    for x, gate in ((a, b), (b, a)):
+        maps = len(np.shape(x)) == len(np.shape(gate)) == 4 and isinstance(gate, Tracer)
+        if maps and np.shape(gate) == (x.shape[0], 1, 1, x.shape[3]) and x.shape != gate.shape:
+            return _Gated(_force(x), gate)
     return None
 
 

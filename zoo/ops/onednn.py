@@ -187,8 +187,8 @@ def _product(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
         return Program(given, [], [product])
     if kind == "kernel_gradient":
         back = reorder(blocked, kernel, blocks, places["kernel"])
-        return Program(given, [blocks], [product, back])
-    return Program(given, [blocks], [reorder(kernel, blocked, places["kernel"], blocks), product])
+        return Program(given, [[blocks]], [product, back])
+    return Program(given, [[blocks]], [reorder(kernel, blocked, places["kernel"], blocks), product])
 
 
 def _describe(kind: str, image: Any, kernel: Any, out: Any, geometry: Any) -> ctypes.c_void_p:
@@ -246,4 +246,4 @@ def _spread(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
         Primitive(forward, {SRC: x, DST: y, _WORKSPACE: which}),
         Primitive(backward, {_DIFF_DST: g, _DIFF_SRC: dx, _WORKSPACE: which}),
     ]
-    return Program([x, g, dx], [y, which], primitives)
+    return Program([x, g, dx], [[y], [which]], primitives)

@@ -2,11 +2,15 @@
 
 `pack` writes a kernel once as oneDNN wants it; `convolve` then adds bias, another map and an
 activation to each number as it is computed, where XLA would read and write the whole map again.
+Convolutions of which each reads the result of the one before are one call, that takes so few images
+at a time that what lies between stays in the processor's caches.
 """
 
 from collections.abc import Sequence
 import ctypes
+import dataclasses
 import functools
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -35,93 +39,131 @@ _CODES = list(ACTIVATIONS)
 
 _VECTOR, _INFERENCE, _ADD = 2, 96, 0x1FFF0
 _BIAS, _ADDEND = 41, 32768 | 2  # arguments; the addend's place is that of the first operation
+_CACHE = 4 * 2**20  # bytes that the processor keeps at hand
 
 
-def pack(kernel: jax.Array, batch: int, window: Window) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """activation(x * kernel + bias + addend), float32 [B, H', W', O].
+
+    NaN is not kept by every activation.
+
+    Attributes:
+      kernel: (kh, kw, C / groups, O).
+      window: how the kernel is moved.
+      activation: a key of `ACTIVATIONS`.
+      adds: whether there is an addend, [B, H', W', O].
+      gated: whether there is a kernel for each image, [B, C, O], of 1x1.
+    """
+
+    kernel: tuple[int, ...]
+    window: Window
+    activation: Any = None
+    adds: bool = False
+    gated: bool = False
+
+    def numbers(self) -> tuple[int, ...]:
+        """Returns it as a call into oneDNN carries it."""
+        flags = _CODES.index(self.activation), int(self.adds), int(self.gated)
+        sizes = *self.window.image, *self.window.out, *self.kernel, self.window.groups
+        return (*flags, *sizes, *onednn.geometry_numbers(self.window))
+
+
+_LENGTH = len(Convolution((1,) * 4, Window((1, 1), (1, 1), (1, 1), ((0, 0),) * 2)).numbers())
+
+
+def images_at_a_time(shape: Sequence[int]) -> int:
+    """Returns how many images to take at a time, where a map [B, H, W, C] lies in between."""
+    batch, *sizes = shape
+    most = max(_CACHE // (4 * math.prod(sizes)), 1)
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+
+
+def pack(kernel: jax.Array, convolution: Convolution, images: int) -> jax.Array:
     """Returns a kernel as `convolve` takes it: opaque numbers, float32 [n].
 
     Args:
       kernel: float32 [kh, kw, C / groups, O].
-      batch: how many images will be convolved at a time.
-      window: how.
+      convolution: for which; not gated.
+      images: that will be taken at a time.
     """
-    numbers = _numbers(batch, kernel.shape, window)
-    size = _description(tuple(numbers), 0, False).blocks_size // 4
+    numbers = (images, *convolution.numbers())
     _register()
-    return ffi.call(PACK_TARGET, numbers, kernel, result=jax.ShapeDtypeStruct((size,), jnp.float32))
+    result = jax.ShapeDtypeStruct((_description(numbers).blocks_size // 4,), jnp.float32)
+    return ffi.call(PACK_TARGET, numbers, kernel, result=result)
 
 
 def convolve(
     x: jax.Array,
-    packed: jax.Array,
-    bias: jax.Array,
-    addend: jax.Array | None,
-    *,
-    kernel_shape: Sequence[int],
-    window: Window,
-    activation: Any = None,
+    convolutions: Sequence[Convolution],
+    operands: Sequence[Sequence[jax.Array]],
+    images: int,
 ) -> jax.Array:
-    """Returns activation(x * kernel + bias + addend), float32 [B, H', W', O].
-
-    NaN is not kept by every activation.
+    """Returns what the last of some convolutions gives, each of the one before.
 
     Args:
-      x: float32 [B, H, W, C].
-      packed: of `pack` for this kernel, batch and window.
-      bias: float32 [O].
-      addend: float32 [B, H', W', O], or None for none.
-      kernel_shape: (kh, kw, C / groups, O).
-      window: how the kernel is moved.
-      activation: a key of `ACTIVATIONS`.
+      x: float32 [B, H, W, C], for the first.
+      convolutions: in their order.
+      operands: of each: its kernel of `pack`, or kernels [B, C, O]; bias [O]; its addend, if any.
+      images: how many to take at a time, of which B is a multiple.
     """
     _register()
-    numbers = (_CODES.index(activation), *_numbers(x.shape[0], kernel_shape, window))
-    result = jax.ShapeDtypeStruct((x.shape[0], *window.out, kernel_shape[3]), jnp.float32)
-    maps = (x,) if addend is None else (x, addend)
-    return ffi.call(CONVOLVE_TARGET, numbers, packed, bias, *maps, result=result)
-
-
-def _numbers(batch: int, kernel_shape: Sequence[int], window: Window) -> tuple[int, ...]:
-    sizes = (batch, *window.image, *window.out, *kernel_shape, window.groups)
-    return (*sizes, *onednn.geometry_numbers(window))
+    numbers = (images, *(number for c in convolutions for number in c.numbers()))
+    last = convolutions[-1]
+    result = jax.ShapeDtypeStruct((x.shape[0], *last.window.out, last.kernel[3]), jnp.float32)
+    flat = (array for arrays in operands for array in arrays)
+    return ffi.call(CONVOLVE_TARGET, numbers, x, *flat, result=result)
 
 
 class _Description:
     """A convolution as oneDNN describes it.
 
     Args:
-      numbers: of `_numbers`.
-      activation: position in `ACTIVATIONS`.
-      adds: whether another map is added.
+      numbers: how many images at a time, and of `Convolution.numbers`.
     """
 
-    def __init__(self, numbers: tuple[int, ...], activation: int, adds: bool):
-        batch, height, width, high, wide, kh, kw, inputs, outputs, groups = numbers[:10]
-        self.image = onednn.images((batch, height, width, inputs * groups))
-        self.out = onednn.images((batch, high, wide, outputs))
-        self.bias = dnn.layout((outputs,), _VECTOR)
-        shape, self.kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
-        self.handle = dnn.make(
-            "dnnl_convolution_forward_primitive_desc_create",
-            *(dnn.engine(), _INFERENCE, onednn.DIRECT, self.image, dnn.layout(shape, onednn.ANY)),
-            *(self.bias, self.out, *onednn.geometry(numbers[10:])),
-            self._attributes(activation, adds),
-        )
+    def __init__(self, numbers: tuple[int, ...]):
+        images, activation, self.adds, self.gated, *rest = numbers
+        height, width, high, wide, kh, kw, inputs, outputs, groups = rest[:9]
+        if self.gated:
+            make = "dnnl_matmul_primitive_desc_create"
+            image = dnn.strided(*_rows(images, height * width, inputs))
+            kernel = weights = dnn.strided(*_rows(images, inputs, outputs))
+            out = dnn.strided(*_rows(images, height * width, outputs))
+            bias, options, geometry = dnn.strided(*_rows(1, 1, outputs)), (), ()
+        else:
+            make = "dnnl_convolution_forward_primitive_desc_create"
+            image = onednn.images((images, height, width, inputs * groups))
+            shape, kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
+            weights = dnn.layout(shape, onednn.ANY)
+            out = onednn.images((images, high, wide, outputs))
+            bias, options = dnn.layout((outputs,), _VECTOR), (_INFERENCE, onednn.DIRECT)
+            geometry = onednn.geometry(rest[9:])
+        attributes = _attributes(activation, out if self.adds else None)
+        arrays = image, weights, bias, out
+        self.handle = dnn.make(make, dnn.engine(), *options, *arrays, *geometry, attributes)
+        self.image, self.kernel, self.bias, self.out = image, kernel, bias, out
         self.blocks = dnn.layout_of(self.handle, onednn.WEIGHTS_OF)
         self.blocks_size = Place(self.blocks).size
 
-    def _attributes(self, activation: int, adds: bool) -> ctypes.c_void_p:
-        after = dnn.make("dnnl_post_ops_create")
-        if adds:
-            dnn.call("dnnl_post_ops_append_binary", after, _ADD, self.out)
-        operation = ACTIVATIONS[_CODES[activation]]
-        if operation is not None:
-            algorithm, alpha, beta = operation
-            values = (ctypes.c_float(alpha), ctypes.c_float(beta))
-            dnn.call("dnnl_post_ops_append_eltwise", after, algorithm, *values)
-        attributes = dnn.make_attributes()
-        dnn.call("dnnl_primitive_attr_set_post_ops", attributes, after)
-        return attributes
+
+def _rows(count: int, rows: int, columns: int) -> tuple[Sequence[int], Sequence[int]]:
+    return (count, rows, columns), (rows * columns, columns, 1)
+
+
+def _attributes(activation: int, addend: Any) -> ctypes.c_void_p:
+    """Returns what else is done: the position of an activation, the layout of an addend or None."""
+    after = dnn.make("dnnl_post_ops_create")
+    if addend is not None:
+        dnn.call("dnnl_post_ops_append_binary", after, _ADD, addend)
+    operation = ACTIVATIONS[_CODES[activation]]
+    if operation is not None:
+        algorithm, alpha, beta = operation
+        values = (ctypes.c_float(alpha), ctypes.c_float(beta))
+        dnn.call("dnnl_post_ops_append_eltwise", after, algorithm, *values)
+    attributes = dnn.make_attributes()
+    dnn.call("dnnl_primitive_attr_set_post_ops", attributes, after)
+    return attributes
 
 
 _description = functools.lru_cache(maxsize=4096)(_Description)
@@ -129,29 +171,46 @@ _description = functools.lru_cache(maxsize=4096)(_Description)
 
 @functools.lru_cache(maxsize=4096)
 def _packing(numbers: tuple[int, ...]) -> Program:
-    described = _description(numbers, 0, False)
+    described = _description(numbers)
     kernel, blocks = Place(described.kernel), Place(described.blocks)
     reorder = onednn.reorder(described.kernel, described.blocks, kernel, blocks)
     return Program([kernel, blocks], [], [reorder])
 
 
+def _each(numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    starts = range(0, len(numbers), _LENGTH)
+    return [tuple(numbers[start : start + _LENGTH]) for start in starts]
+
+
 @functools.lru_cache(maxsize=4096)
-def _convolution(numbers: tuple[int, ...], adds: bool) -> Program:
-    described = _description(numbers[1:], numbers[0], adds)
-    packed = _description(numbers[1:], 0, False).blocks
-    blocks, bias = Place(packed), Place(described.bias)
-    image, out = Place(described.image), Place(described.out)
-    given, own, steps, weights = [blocks, bias, image], [], [], blocks
-    if not dnn.library().dnnl_memory_desc_equal(packed, described.blocks):
-        weights = Place(described.blocks)  # with these operations it wants another layout
-        own.append(weights)
-        steps.append(onednn.reorder(packed, described.blocks, blocks, weights))
-    places = {onednn.SRC: image, onednn.WEIGHTS: weights, _BIAS: bias, onednn.DST: out}
-    if adds:
-        addend = Place(described.out)
-        given.append(addend)
-        places[_ADDEND] = addend
-    return Program([*given, out], own, [*steps, Primitive(described.handle, places)])
+def _chain(numbers: tuple[int, ...]) -> tuple[Program, list[bool]]:
+    """Returns convolutions, each of the result of the one before, and which arrays have images.
+
+    Args:
+      numbers: of `convolve`.
+    """
+    images, *rest = numbers
+    each = [_description((images, *one)) for one in _each(rest)]
+    given, of_images = [Place(each[0].image)], [True]
+    source, primitives = given[0], []
+    between: list[list[Place]] = [[], []]  # two places in turn, each of several layouts
+    for i, described in enumerate(each):
+        weights, bias, out = Place(described.blocks), Place(described.bias), Place(described.out)
+        places = {onednn.SRC: source, onednn.WEIGHTS: weights, _BIAS: bias, onednn.DST: out}
+        given += [weights, bias]
+        of_images += [described.gated, False]
+        if described.adds:
+            places[_ADDEND] = Place(described.out)
+            given.append(places[_ADDEND])
+            of_images.append(True)
+        primitives.append(Primitive(described.handle, places))
+        if i + 1 < len(each):
+            source = Place(each[i + 1].image)
+            between[i % 2] += [out, source]
+        else:
+            given.append(out)
+            of_images.append(True)
+    return Program(given, [places for places in between if places], primitives), of_images
 
 
 def _execute_pack(numbers: Sequence[int], arguments: Any, results: Any) -> None:
@@ -159,8 +218,15 @@ def _execute_pack(numbers: Sequence[int], arguments: Any, results: Any) -> None:
 
 
 def _execute(numbers: Sequence[int], arguments: Any, results: Any) -> None:
-    program = _convolution(tuple(numbers), len(arguments) == 4)
-    program(*(array.address for array in (*arguments, *results)))
+    program, of_images = _chain(tuple(numbers))
+    arrays = *arguments, *results
+    parts = arguments[0].shape[0] // numbers[0]
+    steps = [
+        4 * math.prod(array.shape) // parts if moves else 0
+        for array, moves in zip(arrays, of_images, strict=True)
+    ]
+    for part in range(parts):
+        program(*(array.address + part * step for array, step in zip(arrays, steps, strict=True)))
 
 
 @functools.cache

@@ -163,17 +163,21 @@ class Program:
     """Primitives that run one after the other, as one call."""
 
     def __init__(
-        self, given: Sequence[Place], own: Sequence[Place], primitives: Sequence[Primitive]
+        self,
+        given: Sequence[Place],
+        own: Sequence[Sequence[Place]],
+        primitives: Sequence[Primitive],
     ) -> None:
         """Takes what was made.
 
         Args:
           given: places whose addresses come with each call.
-          own: places that only its primitives use.
+          own: places that only its primitives use; each several in one, of which one is in use.
           primitives: in their order.
         """
-        self._given, self._own, self._primitives = given, own, primitives
-        self._size = sum(place.size for place in own)
+        self._given, self._primitives = given, primitives
+        self._own = [(places, max(place.size for place in places)) for places in own]
+        self._size = sum(size for _, size in self._own)
         self._size += max(primitive.scratchpad.size for primitive in primitives)
         self._stream = make("dnnl_stream_create", engine(), _IN_ORDER)
         self._lock = threading.Lock()  # places are set, then used
@@ -183,9 +187,10 @@ class Program:
         with _space(self._size) as free, self._lock:
             for place, address in zip(self._given, addresses, strict=True):
                 place.put(address)
-            for place in self._own:
-                place.put(free)
-                free += place.size
+            for places, size in self._own:
+                for place in places:
+                    place.put(free)
+                free += size
             for primitive in self._primitives:
                 primitive.scratchpad.put(free)
                 primitive.run(self._stream)
