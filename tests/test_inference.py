@@ -119,18 +119,16 @@ def test_a_chain_of_convolutions_takes_a_few_images_at_a_time(images):
     chain = [
         Convolution((1, 1, 8, 16), point, nn.relu),
         Convolution((3, 3, 1, 16), make_window((7, 7), (3, 3), 1, "SAME", groups=16), nn.silu),
-        Convolution((1, 1, 16, 5), point, nn.hard_swish, adds=True, gated=True),
+        Convolution((1, 1, 16, 5), point, nn.hard_swish, adds=True),
         Convolution((1, 1, 5, 8), point, adds=True),
     ]
-    x, gates = draw(6, 7, 7, 8), draw(6, 16)
+    x = draw(6, 7, 7, 8)
     kernels, biases = [draw(*c.kernel) for c in chain], [draw(c.kernel[3]) for c in chain]
     addends = [None, None, draw(6, 7, 7, 5), draw(6, 7, 7, 8)]
     wanted, operands = x, []
     for what, kernel, bias, addend in zip(chain, kernels, biases, addends, strict=True):
-        scaled = wanted * gates[:, None, None] if what.gated else wanted
-        wanted = convolved(scaled, kernel, bias, what, addend)
-        given = gates[:, :, None] * kernel[0, 0] if what.gated else pack(kernel, what, images)
-        operands.append([given, bias] + ([] if addend is None else [addend]))
+        wanted = convolved(wanted, kernel, bias, what, addend)
+        operands.append([pack(kernel, what, images), bias] + ([] if addend is None else [addend]))
     found = jax.jit(lambda x, operands: convolve(x, chain, operands, images))(x, operands)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
@@ -147,18 +145,6 @@ def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
     # Large maps first; channels grow once more; the rest is small enough for all images.
     assert [images for images, _ in calls] == [1, 2, 4]
     assert sum(len(chain) for _, chain in calls) == 27
-
-
-def test_squeeze_excite_scales_kernels_where_they_are_smaller(use_onednn, monkeypatch):
-    calls, _ = record(monkeypatch)
-    model = zoo.create_model("mobilenet_v3_small", width_mult=0.5, num_classes=5)
-    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
-    variables = random_variables(model, images.shape[1:])
-    found, wanted = for_inference(model, variables)(images), logits_of(model, variables, images)
-    np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
-    gated = [c for _, chain in calls for c in chain if c.gated]
-    assert gated
-    assert all(c.kernel[3] < c.window.image[0] * c.window.image[1] for c in gated)
 
 
 def test_activations_are_known_by_what_they_compute():

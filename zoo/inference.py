@@ -5,12 +5,12 @@ with oneDNN the traced network is also rewritten: a convolution and the bias, su
 behind it become one operation, and kernels are laid out once for all calls, not in each.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
-import math
+import itertools
 from typing import Any
 
 import jax
@@ -91,23 +91,6 @@ def _is_for_onednn(images: Any) -> bool:
 
 
 @dataclasses.dataclass
-class _Gated:
-    """A map whose channels are scaled, for each image in another way, by whoever reads it.
-
-    Attributes:
-      x: [B, H, W, C].
-      gate: [B, 1, 1, C].
-    """
-
-    x: jax.Array
-    gate: jax.Array
-
-    def force(self) -> jax.Array:
-        """Returns it, scaled."""
-        return self.x * self.gate
-
-
-@dataclasses.dataclass
 class _Pending:
     """A convolution that is computed when it is known what else happens to its result.
 
@@ -115,7 +98,6 @@ class _Pending:
       x: its images, or the convolution that gives them.
       kernel: its kernel, a constant.
       window: how it is moved.
-      gate: scales the channels of each image, or None.
       bias: added to each pixel, [O].
       addend: another map to be added.
       activation: the last of it.
@@ -124,7 +106,6 @@ class _Pending:
     x: Any
     kernel: jax.Array
     window: Window
-    gate: jax.Array | None = None
     bias: jax.Array | None = None
     addend: jax.Array | None = None
     activation: Any = None
@@ -144,9 +125,10 @@ class _Pending:
         """Returns the result."""
         if self.by_winograd:
             return self._force_by_winograd()
-        x, chain = self.x, [self]
+        x, chain = self.x, deque[_Pending]([self])
         while isinstance(x, _Pending):
-            x, chain = x.x, [x, *chain]
+            chain.appendleft(x)
+            x = x.x
         for images, part in _divide(chain):
             operands = [convolution.operands(images) for convolution in part]
             x = onednn_inference.convolve(x, [c.what() for c in part], operands, images)
@@ -154,20 +136,16 @@ class _Pending:
 
     def what(self) -> Convolution:
         """Returns what is to be computed."""
-        adds, gated = self.addend is not None, self.gate is not None
-        return Convolution(self.kernel.shape, self.window, self.activation, adds, gated)
+        return Convolution(
+            self.kernel.shape, self.window, self.activation, adds=self.addend is not None
+        )
 
     def operands(self, images: int) -> list[jax.Array]:
         """Returns with what, taking some images at a time."""
-        bias = self.bias
         with jax.ensure_compile_time_eval():
-            if bias is None:
-                bias = jnp.zeros(self.kernel.shape[3], self.kernel.dtype)
-            if self.gate is None:
-                kernel = onednn_inference.pack(self.kernel, self.what(), images)
-        if self.gate is not None:
-            kernel = self.gate.reshape(self.shape[0], -1, 1) * self.kernel[0, 0]
-        return [kernel, bias] + ([] if self.addend is None else [self.addend])
+            kernel = onednn_inference.pack(self.kernel, self.what(), images)
+            bias = jnp.zeros(self.kernel.shape[3]) if self.bias is None else self.bias
+        return [kernel, bias] if self.addend is None else [kernel, bias, self.addend]
 
     def _force_by_winograd(self) -> jax.Array:
         with jax.ensure_compile_time_eval():
@@ -179,28 +157,28 @@ class _Pending:
         return y if self.activation is None else self.activation(y)
 
 
-def _divide(chain: list[_Pending]) -> Iterator[tuple[int, list[_Pending]]]:
+def _divide(chain: Sequence[_Pending]) -> Iterator[tuple[int, list[_Pending]]]:
     """Yields convolutions to be one call, and how many images to take at a time.
 
     Few, where more of what lies between two of them than the caches hold would go through memory.
     """
-    batch, part = chain[0].shape[0], []
+    batch, part = chain[0].shape[0], [chain[0]]
     images = batch
-    for pending in chain:
-        fit = onednn_inference.images_at_a_time(pending.shape)
-        if part and images == batch and fit < batch:
-            yield batch, part
-            part = []
-        part.append(pending)
-        if pending is chain[-1] or (fit == batch and images < batch):
+    for before, pending in itertools.pairwise(chain):
+        fit = onednn_inference.images_at_a_time(before.shape)
+        if fit == batch and images < batch:
             yield images, part
-            images, part = batch, []
-        else:
-            images = min(images, fit)
+            part, images = [], batch
+        elif fit < batch and images == batch and len(part) > 1:
+            yield batch, part[:-1]
+            part = [before]
+        part.append(pending)
+        images = min(images, fit)
+    yield images, part
 
 
 def _force(value: Any) -> Any:
-    return value.force() if isinstance(value, _Pending | _Gated) else value
+    return value.force() if isinstance(value, _Pending) else value
 
 
 def _run(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
@@ -223,11 +201,9 @@ def _run(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> li
 def _defer(equation: Any, given: list[Any]) -> list[Any] | None:
     """Returns what waits of an operation, None if it is to be computed."""
     if equation.primitive is convolution.forward and _suits(equation, given[1]):
-        return [_convolution(*given, equation.params["window"])]
-    if equation.primitive.name == "mul" and (gated := _gated(*given)):
-        return [gated]
+        return [_convolution(given[0], given[1], equation.params["window"])]
     pending = [value for value in given if isinstance(value, _Pending)]
-    if not pending or any(isinstance(value, _Gated) for value in given):
+    if not pending:
         return None
     first = pending[0]
     if first.activation is None and equation.primitive.name == "add" and first.addend is None:
@@ -241,26 +217,10 @@ def _defer(equation: Any, given: list[Any]) -> list[Any] | None:
 
 def _convolution(x: Any, kernel: jax.Array, window: Window) -> _Pending:
     """Returns a convolution of a map, or of what waits to become one."""
-    if isinstance(x, _Gated):
-        pixels, plain = math.prod(window.image), (1, 1)
-        simple = window.kernel == window.strides == plain and window.groups == 1
-        if simple and not any(map(any, window.padding)) and kernel.shape[3] < pixels:
-            # To scale kernels is less work than to scale maps.
-            return _Pending(x.x, kernel, window, x.gate)
-        x = x.force()
     pending = _Pending(x, kernel, window)
     if isinstance(x, _Pending) and (x.by_winograd or pending.by_winograd):
         pending.x = x.force()
     return pending
-
-
-def _gated(a: Any, b: Any) -> _Gated | None:
-    """Returns a product, if it is of a map and of a number for each of its images and channels."""
-    for x, gate in ((a, b), (b, a)):
-        maps = len(np.shape(x)) == len(np.shape(gate)) == 4 and isinstance(gate, Tracer)
-        if maps and np.shape(gate) == (x.shape[0], 1, 1, x.shape[3]) and x.shape != gate.shape:
-            return _Gated(_force(x), gate)
-    return None
 
 
 def _suits(equation: Any, kernel: Any) -> bool:

@@ -53,20 +53,22 @@ class Convolution:
       window: how the kernel is moved.
       activation: a key of `ACTIVATIONS`.
       adds: whether there is an addend, [B, H', W', O].
-      gated: whether there is a kernel for each image, [B, C, O], of 1x1.
     """
 
     kernel: tuple[int, ...]
     window: Window
     activation: Any = None
     adds: bool = False
-    gated: bool = False
 
     def numbers(self) -> tuple[int, ...]:
         """Returns it as a call into oneDNN carries it."""
-        flags = _CODES.index(self.activation), int(self.adds), int(self.gated)
         sizes = *self.window.image, *self.window.out, *self.kernel, self.window.groups
-        return (*flags, *sizes, *onednn.geometry_numbers(self.window))
+        return (
+            _CODES.index(self.activation),
+            int(self.adds),
+            *sizes,
+            *onednn.geometry_numbers(self.window),
+        )
 
 
 _LENGTH = len(Convolution((1,) * 4, Window((1, 1), (1, 1), (1, 1), ((0, 0),) * 2)).numbers())
@@ -84,7 +86,7 @@ def pack(kernel: jax.Array, convolution: Convolution, images: int) -> jax.Array:
 
     Args:
       kernel: float32 [kh, kw, C / groups, O].
-      convolution: for which; not gated.
+      convolution: for which.
       images: that will be taken at a time.
     """
     numbers = (images, *convolution.numbers())
@@ -104,7 +106,7 @@ def convolve(
     Args:
       x: float32 [B, H, W, C], for the first.
       convolutions: in their order.
-      operands: of each: its kernel of `pack`, or kernels [B, C, O]; bias [O]; its addend, if any.
+      operands: of each its kernel, of `pack`, its bias [O], and its addend, if it has one.
       images: how many to take at a time, of which B is a multiple.
     """
     _register()
@@ -123,32 +125,20 @@ class _Description:
     """
 
     def __init__(self, numbers: tuple[int, ...]):
-        images, activation, self.adds, self.gated, *rest = numbers
-        height, width, high, wide, kh, kw, inputs, outputs, groups = rest[:9]
-        if self.gated:
-            make = "dnnl_matmul_primitive_desc_create"
-            image = dnn.strided(*_rows(images, height * width, inputs))
-            kernel = weights = dnn.strided(*_rows(images, inputs, outputs))
-            out = dnn.strided(*_rows(images, height * width, outputs))
-            bias, options, geometry = dnn.strided(*_rows(1, 1, outputs)), (), ()
-        else:
-            make = "dnnl_convolution_forward_primitive_desc_create"
-            image = onednn.images((images, height, width, inputs * groups))
-            shape, kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
-            weights = dnn.layout(shape, onednn.ANY)
-            out = onednn.images((images, high, wide, outputs))
-            bias, options = dnn.layout((outputs,), _VECTOR), (_INFERENCE, onednn.DIRECT)
-            geometry = onednn.geometry(rest[9:])
-        attributes = _attributes(activation, out if self.adds else None)
-        arrays = image, weights, bias, out
-        self.handle = dnn.make(make, dnn.engine(), *options, *arrays, *geometry, attributes)
-        self.image, self.kernel, self.bias, self.out = image, kernel, bias, out
+        images, activation, self.adds, *sizes = numbers
+        height, width, high, wide, kh, kw, inputs, outputs, groups = sizes[:9]
+        self.image = onednn.images((images, height, width, inputs * groups))
+        self.out = onednn.images((images, high, wide, outputs))
+        self.bias = dnn.layout((outputs,), _VECTOR)
+        shape, self.kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
+        self.handle = dnn.make(
+            "dnnl_convolution_forward_primitive_desc_create",
+            *(dnn.engine(), _INFERENCE, onednn.DIRECT, self.image, dnn.layout(shape, onednn.ANY)),
+            *(self.bias, self.out, *onednn.geometry(sizes[9:])),
+            _attributes(activation, self.out if self.adds else None),
+        )
         self.blocks = dnn.layout_of(self.handle, onednn.WEIGHTS_OF)
         self.blocks_size = Place(self.blocks).size
-
-
-def _rows(count: int, rows: int, columns: int) -> tuple[Sequence[int], Sequence[int]]:
-    return (count, rows, columns), (rows * columns, columns, 1)
 
 
 def _attributes(activation: int, addend: Any) -> ctypes.c_void_p:
@@ -198,7 +188,7 @@ def _chain(numbers: tuple[int, ...]) -> tuple[Program, list[bool]]:
         weights, bias, out = Place(described.blocks), Place(described.bias), Place(described.out)
         places = {onednn.SRC: source, onednn.WEIGHTS: weights, _BIAS: bias, onednn.DST: out}
         given += [weights, bias]
-        of_images += [described.gated, False]
+        of_images += [False, False]
         if described.adds:
             places[_ADDEND] = Place(described.out)
             given.append(places[_ADDEND])
