@@ -26,23 +26,29 @@ def surroundings(program: str, *, device: str | None = None, **packages: str) ->
       device: its kind; None to ask JAX, which takes the devices then.
       **packages: versions of what the program needs besides zoo's own requirements.
     """
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=RESULTS.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     return {
         "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": _commit(),
         "device": jax.devices()[0].device_kind if device is None else device,
         "cores": os.cpu_count(),
         "niceness": os.nice(0),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {**packages, **versions()},
     }
+
+
+def _commit() -> str:
+    """Returns the commit, "-dirty" where files differ from it; results may, of earlier programs."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS}")
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=RESULTS.parent.parent, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def write(name: str, result: Mapping[str, Any]) -> Path:

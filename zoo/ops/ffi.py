@@ -103,11 +103,12 @@ _CallFrame = _structure(
 )
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_CallFrame))
 
-_handlers: list[Any] = []  # XLA keeps their addresses for as long as the process lives
+_declared: dict[str, Function] = {}
+_handlers: dict[str, Any] = {}  # XLA keeps their addresses for as long as the process lives
 
 
-def register(target: str, function: Function) -> None:
-    """Makes a function known to XLA, for `call`.
+def declare(target: str, function: Function) -> None:
+    """Gives a function a name, by which `call` finds it.
 
     It may run in any thread, in several at once; what it raises becomes the error of the program
     that called it.
@@ -116,7 +117,17 @@ def register(target: str, function: Function) -> None:
       target: its name in programs; part of what is compiled and kept, so it must stay.
       function: takes the numbers of the call, its arguments and its results.
     """
+    _declared[target] = function
 
+
+def register() -> None:
+    """Makes known to XLA what was declared, for programs that come from elsewhere."""
+    for target, function in _declared.items():
+        if target not in _handlers:
+            _register(target, function)
+
+
+def _register(target: str, function: Function) -> None:
     def handle(pointer: Any) -> int | None:
         frame = pointer.contents
         if frame.extension and frame.extension.contents.kind == _METADATA:
@@ -142,7 +153,7 @@ def register(target: str, function: Function) -> None:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         # and what else is left is waited for.
         atexit.register(_wait)
-    _handlers.append(handler)
+    _handlers[target] = handler
     kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     new_capsule = kind(("PyCapsule_New", ctypes.pythonapi))
     capsule = new_capsule(ctypes.cast(handler, ctypes.c_void_p), None, None)
@@ -165,7 +176,7 @@ def _arrays(buffers: Any) -> list[Array]:
 def call(
     target: str, numbers: Sequence[int], *arguments: jax.Array, result: jax.ShapeDtypeStruct
 ) -> jax.Array:
-    """Returns the result of a registered function, within a program for the CPU.
+    """Returns the result of a declared function, within a program for the CPU.
 
     Args:
       target: its name.
@@ -173,5 +184,6 @@ def call(
       *arguments: arrays.
       result: shape and type of what it writes.
     """
+    register()
     shape = jax.ShapeDtypeStruct(result.shape, result.dtype)
     return jax.ffi.ffi_call(target, shape)(*arguments, numbers=np.array(numbers, np.int64))

@@ -50,7 +50,7 @@ def enable() -> None:
       OneDNNError: if it is not installed or cannot be loaded; nothing has changed then.
     """
     dnn.library()
-    _register()
+    ffi.register()
     _state["enabled"] = True
 
 
@@ -128,10 +128,8 @@ def _execute_spread(
     gradient(*(array.address for array in arrays))
 
 
-@functools.cache
-def _register() -> None:
-    ffi.register(TARGET, _execute)
-    ffi.register(SPREAD_TARGET, _execute_spread)
+ffi.declare(TARGET, _execute)
+ffi.declare(SPREAD_TARGET, _execute_spread)
 
 
 # What `zoo.ops.convolution` calls the arguments of each product, and its result.

@@ -90,7 +90,6 @@ def pack(kernel: jax.Array, convolution: Convolution, images: int) -> jax.Array:
       images: that will be taken at a time.
     """
     numbers = (images, *convolution.numbers())
-    _register()
     result = jax.ShapeDtypeStruct((_description(numbers).blocks_size // 4,), jnp.float32)
     return ffi.call(PACK_TARGET, numbers, kernel, result=result)
 
@@ -109,7 +108,6 @@ def convolve(
       operands: of each its kernel, of `pack`, its bias [O], and its addend, if it has one.
       images: how many to take at a time, of which B is a multiple.
     """
-    _register()
     numbers = (images, *(number for c in convolutions for number in c.numbers()))
     last = convolutions[-1]
     result = jax.ShapeDtypeStruct((x.shape[0], *last.window.out, last.kernel[3]), jnp.float32)
@@ -219,7 +217,5 @@ def _execute(numbers: Sequence[int], arguments: Any, results: Any) -> None:
         program(*(array.address + part * step for array, step in zip(arrays, steps, strict=True)))
 
 
-@functools.cache
-def _register() -> None:
-    ffi.register(PACK_TARGET, _execute_pack)
-    ffi.register(CONVOLVE_TARGET, _execute)
+ffi.declare(PACK_TARGET, _execute_pack)
+ffi.declare(CONVOLVE_TARGET, _execute)

@@ -33,13 +33,11 @@ def transpose(x: jax.Array, axes: Sequence[int]) -> jax.Array:
 
     XLA is slow at that, or transposes what comes before it instead.
     """
-    _register()
     result = jax.ShapeDtypeStruct(tuple(x.shape[axis] for axis in axes), x.dtype)
     return ffi.call(TRANSPOSE_TARGET, axes, x, result=result)
 
 
 def _call(transposes: int, a: jax.Array, b: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    _register()
     return ffi.call(TARGET, (transposes,), a, b, result=jax.ShapeDtypeStruct(shape, a.dtype))
 
 
@@ -86,7 +84,5 @@ def _execute_transpose(
     transposition(*(array.address for array in arrays))
 
 
-@functools.cache
-def _register() -> None:
-    ffi.register(TARGET, _execute)
-    ffi.register(TRANSPOSE_TARGET, _execute_transpose)
+ffi.declare(TARGET, _execute)
+ffi.declare(TRANSPOSE_TARGET, _execute_transpose)
