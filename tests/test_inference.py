@@ -133,6 +133,7 @@ def test_a_chain_of_convolutions_takes_a_few_images_at_a_time(images):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
     monkeypatch.setattr(onednn_inference, "_CACHE", 4 * 16 * 16 * 32 * 2)
     calls, _ = record(monkeypatch)

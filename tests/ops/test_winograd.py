@@ -61,7 +61,10 @@ def always(use_onednn, monkeypatch):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("image", [(9, 8), (4, 4), (3, 13), (16, 5)])
+@pytest.mark.parametrize(
+    "image",
+    [(9, 8), *(pytest.param(size, marks=pytest.mark.slow) for size in ((4, 4), (3, 13), (16, 5)))],
+)
 def test_it_equals_xlas_convolution(image, padding):
     of = arrays(image, padding)
     found = products(winograd, *of)
@@ -75,6 +78,7 @@ def test_it_rounds_as_float32_does():
     assert max(errors(products(winograd, *of), exact(*of))) < 1.5e-6
 
 
+@pytest.mark.slow
 def test_usual_points_would_round_more_coarsely(monkeypatch):
     of = arrays((14, 14), inside=128, out=64)
     mine = errors(products(winograd, *of), exact(*of))
@@ -176,6 +180,7 @@ def test_each_device_of_a_shard_map_on_its_rows(check, always):
     assert max(errors([mapped(x, kernel)], [np.asarray(wanted, np.float64)])) < 3e-6
 
 
+@pytest.mark.slow
 def test_for_inference_transforms_kernels_once(always, monkeypatch):
     transform, shapes = winograd.transform, []
     monkeypatch.setattr(winograd, "transform", lambda k: (shapes.append(k.shape), transform(k))[1])

@@ -85,8 +85,9 @@ def pays(window: Window, batch: int, inside: int, out: int, *, prepared: bool = 
     # Nanoseconds, of two cores that do 200 GFLOPS; what is faster depends on their ratios.
     direct = 0.09 * batch * math.prod(window.out) * inside * out
     products = 0.4 * tiles * inside * out
-    passes = 4.5 * OUT**2 * tiles * (inside + out) / 2
-    kernels = (0.8 if prepared else 1.2) * TILE**2 * inside * out
+    # Where all is prepared, the direct way needs no pass for what follows a convolution.
+    passes = (4.5 if prepared else 3.5) * OUT**2 * tiles * (inside + out) / 2
+    kernels = (0.8 if prepared else 1.4) * TILE**2 * inside * out
     return products + passes + kernels < 0.9 * direct
 
 
