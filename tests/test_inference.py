@@ -114,7 +114,10 @@ def test_a_convolution_and_what_follows(activation, adds):
 @pytest.mark.parametrize("images", [1, 2, 6])
 def test_a_chain_of_convolutions_takes_a_few_images_at_a_time(images):
     rng = np.random.default_rng(0)
-    draw = lambda *size: jnp.asarray(rng.normal(size=size), jnp.float32)  # noqa: E731
+
+    def draw(*size):
+        return jnp.asarray(rng.normal(size=size), jnp.float32)
+
     point = make_window((7, 7), (1, 1), 1, "VALID")
     chain = [
         Convolution((1, 1, 8, 16), point, nn.relu),

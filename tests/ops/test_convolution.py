@@ -143,9 +143,8 @@ def test_mapped_as_xlas_convolution(axes):
     assert_close(gradients(mine), gradients(theirs), 1e-5)
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_each_device_of_a_shard_map_on_its_rows(check, use_onednn):
-    *of, window = arrays(3, 1, 1, "SAME", batch=4)
+def kernel_gradient_by_rows(x, w, window, *, check):
+    """The gradient of sum(y^2) with each device on its rows: the mapped function, what is right."""
     mesh = Mesh(np.array(jax.devices()[:2]), "data")
     rows, whole = PartitionSpec("data"), PartitionSpec()
 
@@ -156,9 +155,16 @@ def test_each_device_of_a_shard_map_on_its_rows(check, use_onednn):
     mapped = jax.jit(
         jax.shard_map(gradient, mesh=mesh, in_specs=(rows, whole), out_specs=whole, check_vma=check)
     )
-    assert onednn.TARGET in mapped.lower(*of[:2]).as_text()
-    y = plain.forward(*of[:2], window=window)
-    assert_close([mapped(*of[:2])], [plain.kernel_gradient(of[0], 2 * y, window=window)], 1e-5)
+    y = plain.forward(x, w, window=window)
+    return mapped, plain.kernel_gradient(x, 2 * y, window=window)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_each_device_of_a_shard_map_on_its_rows(check, use_onednn):
+    x, w, _, window = arrays(3, 1, 1, "SAME", batch=4)
+    mapped, wanted = kernel_gradient_by_rows(x, w, window, check=check)
+    assert onednn.TARGET in mapped.lower(x, w).as_text()
+    assert_close([mapped(x, w)], [wanted], 1e-5)
 
 
 def test_what_the_compiler_splits_over_devices_is_left_to_it(use_onednn):

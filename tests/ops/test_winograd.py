@@ -3,19 +3,17 @@
 import functools
 
 import jax
-from jax import lax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import pytest
 
+from tests.ops.test_convolution import kernel_gradient_by_rows, products
 import zoo
 from zoo.inference import for_inference
 from zoo.ops import onednn, onednn_product, plain, winograd
 from zoo.ops.convolution import conv2d
 from zoo.ops.plain import make_window
 
-PRODUCTS = ("forward", "input_gradient", "kernel_gradient")
 PADDINGS = {"VALID": "VALID", "SAME": "SAME", "full": ((2, 2), (2, 2)), "uneven": ((0, 2), (1, 0))}
 
 
@@ -28,20 +26,17 @@ def arrays(image=(9, 8), padding="SAME", batch=2, inside=6, out=12):
     return x, kernel, g, window
 
 
-def products(module, x, kernel, g, window):
+def found_by(module, *of):
     """The three products by the functions of a module."""
-    given = ((x, kernel), (g, kernel), (x, g))
-    return [
-        jax.jit(functools.partial(getattr(module, name), window=window))(*pair)
-        for name, pair in zip(PRODUCTS, given, strict=True)
-    ]
+    *of, window = of
+    return jax.jit(functools.partial(products, window=window, module=module))(*of)
 
 
 def exact(*of):
     """The same in float64."""
     with jax.enable_x64(True):
         *of, window = of
-        return products(plain, *(a.astype(np.float64) for a in of), window)
+        return found_by(plain, *(a.astype(np.float64) for a in of), window)
 
 
 def errors(found, wanted):
@@ -67,7 +62,7 @@ def always(use_onednn, monkeypatch):
 )
 def test_it_equals_xlas_convolution(image, padding):
     of = arrays(image, padding)
-    found = products(winograd, *of)
+    found = found_by(winograd, *of)
     wanted = exact(*of)
     assert [a.shape for a in found] == [a.shape for a in wanted]
     assert max(errors(found, wanted)) < 1.5e-6
@@ -75,17 +70,17 @@ def test_it_equals_xlas_convolution(image, padding):
 
 def test_it_rounds_as_float32_does():
     of = arrays((14, 14), inside=128, out=64)
-    assert max(errors(products(winograd, *of), exact(*of))) < 1.5e-6
+    assert max(errors(found_by(winograd, *of), exact(*of))) < 1.5e-6
 
 
 @pytest.mark.slow
 def test_usual_points_would_round_more_coarsely(monkeypatch):
     of = arrays((14, 14), inside=128, out=64)
-    mine = errors(products(winograd, *of), exact(*of))
+    mine = errors(found_by(winograd, *of), exact(*of))
     monkeypatch.setattr(winograd, "POINTS", (0, 1, -1, 2, -2))
     for name, matrix in zip(("_IMAGES", "_KERNELS", "_RESULTS"), winograd._matrices(), strict=True):
         monkeypatch.setattr(winograd, name, matrix.astype(np.float32))
-    usual = errors(products(winograd, *of), exact(*of))
+    usual = errors(found_by(winograd, *of), exact(*of))
     assert all(b > 1.5 * a for a, b in zip(mine, usual, strict=True))
 
 
@@ -99,7 +94,7 @@ def test_transformations_are_exact_for_whole_numbers():
 
 def test_many_images_are_taken_in_parts(monkeypatch):
     of = arrays(batch=5)
-    whole = products(winograd, *of)
+    whole = found_by(winograd, *of)
     monkeypatch.setattr(winograd, "_MOST", 2 * 6 * 36 * 12)  # two images of 6 tiles
     sizes = []
 
@@ -112,7 +107,7 @@ def test_many_images_are_taken_in_parts(monkeypatch):
         forward = staticmethod(multiply)
 
     monkeypatch.setattr(winograd, "onednn_product", Recorded)
-    parts = products(winograd, *of)
+    parts = found_by(winograd, *of)
     assert sorted(sizes) == [1, 1, 2, 2, 2, 2]
     assert max(errors(parts, [np.asarray(a, np.float64) for a in whole])) < 1e-6
 
@@ -164,19 +159,8 @@ def test_it_is_chosen_where_it_pays():
 @pytest.mark.parametrize("check", [True, False])
 def test_each_device_of_a_shard_map_on_its_rows(check, always):
     x, kernel, _, window = arrays(batch=4)
-    mesh = Mesh(np.array(jax.devices()[:2]), "data")
-    rows, whole = PartitionSpec("data"), PartitionSpec()
-
-    def gradient(x, k):
-        found = jax.grad(lambda k: jnp.sum(conv2d(x, k, padding="SAME") ** 2))(k)
-        return found if check else lax.psum(found, "data")  # which a check does by itself
-
-    mapped = jax.jit(
-        jax.shard_map(gradient, mesh=mesh, in_specs=(rows, whole), out_specs=whole, check_vma=check)
-    )
+    mapped, wanted = kernel_gradient_by_rows(x, kernel, window, check=check)
     assert onednn_product.TARGET in mapped.lower(x, kernel).as_text()
-    y = plain.forward(x, kernel, window=window)
-    wanted = plain.kernel_gradient(x, 2 * y, window=window)
     assert max(errors([mapped(x, kernel)], [np.asarray(wanted, np.float64)])) < 3e-6
 
 

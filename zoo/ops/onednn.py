@@ -8,7 +8,7 @@ Nothing of this happens before `enable()`, which train.py and the benchmarks cal
 `pip install 'zoo[cpu]'` has brought oneDNN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import ctypes
 import functools
 from importlib import metadata
@@ -112,20 +112,21 @@ def geometry(numbers: Sequence[int]) -> tuple[Any, Any, Any, Any]:
     return dnn.dims(down, right), between, dnn.dims(*padding[:2]), dnn.dims(*padding[2:])
 
 
-def _execute(numbers: Sequence[int], arguments: Sequence[Any], results: Sequence[Any]) -> None:
+def run(make: Callable[..., Program], numbers: Any, arguments: Any, results: Any) -> None:
+    """Runs what is made of the numbers of a call and the shapes of its arrays."""
+    arrays = (*arguments, *results)
+    program = make(tuple(numbers), *(array.shape for array in arrays))
+    program(*(array.address for array in arrays))
+
+
+def _execute(numbers: Any, arguments: Any, results: Any) -> None:
     """Computes a product that `convolution` put into a program."""
-    arrays = (*arguments, *results)
-    product = _product(tuple(numbers), *(array.shape for array in arrays))
-    product(*(array.address for array in arrays))
+    run(_product, numbers, arguments, results)
 
 
-def _execute_spread(
-    numbers: Sequence[int], arguments: Sequence[Any], results: Sequence[Any]
-) -> None:
+def _execute_spread(numbers: Any, arguments: Any, results: Any) -> None:
     """Computes a gradient that `spread` put into a program."""
-    arrays = (*arguments, *results)
-    gradient = _spread(tuple(numbers), *(array.shape for array in arrays[:2]))
-    gradient(*(array.address for array in arrays))
+    run(_spread, numbers, arguments, results)
 
 
 ffi.declare(TARGET, _execute)
@@ -222,12 +223,14 @@ def reorder(layout: Any, new_layout: Any, source: Place, target: Place) -> Primi
 
 
 @functools.lru_cache(maxsize=1024)
-def _spread(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
+def _spread(
+    numbers: tuple[int, ...], x: tuple[int, ...], g: tuple[int, ...], _: tuple[int, ...]
+) -> Program:
     """Returns the gradient of largest values, for arrays of certain shapes.
 
     Which value of each window was the largest is found anew: that is faster than to keep it.
     """
-    image, out = (images(shape) for shape in shapes)
+    image, out = images(x), images(g)
     strides, between, before, behind = geometry(numbers[:-2])
     window = (strides, dnn.dims(*numbers[-2:]), between, before, behind)
     forward = dnn.make(
@@ -238,10 +241,10 @@ def _spread(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
         "dnnl_pooling_backward_primitive_desc_create",
         *(dnn.engine(), _MAX, image, out, *window, forward, dnn.attributes()),
     )
-    x, g, dx, y = Place(image), Place(out), Place(image), Place(out)
+    at_x, at_g, at_dx, y = Place(image), Place(out), Place(image), Place(out)
     which = Place(dnn.layout_of(forward, _WORKSPACE_OF))
     primitives = [
-        Primitive(forward, {SRC: x, DST: y, _WORKSPACE: which}),
-        Primitive(backward, {_DIFF_DST: g, _DIFF_SRC: dx, _WORKSPACE: which}),
+        Primitive(forward, {SRC: at_x, DST: y, _WORKSPACE: which}),
+        Primitive(backward, {_DIFF_DST: at_g, _DIFF_SRC: at_dx, _WORKSPACE: which}),
     ]
-    return Program([x, g, dx], [[y], [which]], primitives)
+    return Program([at_x, at_g, at_dx], [[y], [which]], primitives)

@@ -71,9 +71,6 @@ class Convolution:
         )
 
 
-_LENGTH = len(Convolution((1,) * 4, Window((1, 1), (1, 1), (1, 1), ((0, 0),) * 2)).numbers())
-
-
 def images_at_a_time(shape: Sequence[int]) -> int:
     """Returns how many images to take at a time, where a map [B, H, W, C] lies in between."""
     batch, *sizes = shape
@@ -108,7 +105,8 @@ def convolve(
       operands: of each its kernel, of `pack`, its bias [O], and its addend, if it has one.
       images: how many to take at a time, of which B is a multiple.
     """
-    numbers = (images, *(number for c in convolutions for number in c.numbers()))
+    each = (number for c in convolutions for number in c.numbers())
+    numbers = (images, len(convolutions), *each)
     last = convolutions[-1]
     result = jax.ShapeDtypeStruct((x.shape[0], *last.window.out, last.kernel[3]), jnp.float32)
     flat = (array for arrays in operands for array in arrays)
@@ -127,6 +125,8 @@ class _Description:
         height, width, high, wide, kh, kw, inputs, outputs, groups = sizes[:9]
         self.image = onednn.images((images, height, width, inputs * groups))
         self.out = onednn.images((images, high, wide, outputs))
+        self.image_bytes = 4 * images * height * width * inputs * groups
+        self.out_bytes = 4 * images * high * wide * outputs
         self.bias = dnn.layout((outputs,), _VECTOR)
         shape, self.kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
         self.handle = dnn.make(
@@ -165,40 +165,42 @@ def _packing(numbers: tuple[int, ...]) -> Program:
     return Program([kernel, blocks], [], [reorder])
 
 
-def _each(numbers: Sequence[int]) -> list[tuple[int, ...]]:
-    starts = range(0, len(numbers), _LENGTH)
-    return [tuple(numbers[start : start + _LENGTH]) for start in starts]
-
-
 @functools.lru_cache(maxsize=4096)
-def _chain(numbers: tuple[int, ...]) -> tuple[Program, list[bool]]:
-    """Returns convolutions, each of the result of the one before, and which arrays have images.
+def _chain(numbers: tuple[int, ...]) -> tuple[Program, list[int]]:
+    """Returns convolutions, each of the result of the one before, for a few images at a time.
 
     Args:
       numbers: of `convolve`.
+
+    Returns:
+      What runs, and how many bytes further each of its arrays is for the next images.
     """
-    images, *rest = numbers
-    each = [_description((images, *one)) for one in _each(rest)]
-    given, of_images = [Place(each[0].image)], [True]
+    images, count, *rest = numbers
+    length = len(rest) // count
+    each = [
+        _description((images, *rest[start : start + length]))
+        for start in range(0, len(rest), length)
+    ]
+    given, steps = [Place(each[0].image)], [each[0].image_bytes]
     source, primitives = given[0], []
     between: list[list[Place]] = [[], []]  # two places in turn, each of several layouts
     for i, described in enumerate(each):
         weights, bias, out = Place(described.blocks), Place(described.bias), Place(described.out)
         places = {onednn.SRC: source, onednn.WEIGHTS: weights, _BIAS: bias, onednn.DST: out}
         given += [weights, bias]
-        of_images += [False, False]
+        steps += [0, 0]
         if described.adds:
             places[_ADDEND] = Place(described.out)
             given.append(places[_ADDEND])
-            of_images.append(True)
+            steps.append(described.out_bytes)
         primitives.append(Primitive(described.handle, places))
-        if i + 1 < len(each):
+        if i + 1 < count:
             source = Place(each[i + 1].image)
             between[i % 2] += [out, source]
         else:
             given.append(out)
-            of_images.append(True)
-    return Program(given, [places for places in between if places], primitives), of_images
+            steps.append(described.out_bytes)
+    return Program(given, [places for places in between if places], primitives), steps
 
 
 def _execute_pack(numbers: Sequence[int], arguments: Any, results: Any) -> None:
@@ -206,15 +208,10 @@ def _execute_pack(numbers: Sequence[int], arguments: Any, results: Any) -> None:
 
 
 def _execute(numbers: Sequence[int], arguments: Any, results: Any) -> None:
-    program, of_images = _chain(tuple(numbers))
-    arrays = *arguments, *results
-    parts = arguments[0].shape[0] // numbers[0]
-    steps = [
-        4 * math.prod(array.shape) // parts if moves else 0
-        for array, moves in zip(arrays, of_images, strict=True)
-    ]
-    for part in range(parts):
-        program(*(array.address + part * step for array, step in zip(arrays, steps, strict=True)))
+    program, steps = _chain(tuple(numbers))
+    addresses = [array.address for array in (*arguments, *results)]
+    for part in range(arguments[0].shape[0] // numbers[0]):
+        program(*(a + part * step for a, step in zip(addresses, steps, strict=True)))
 
 
 ffi.declare(PACK_TARGET, _execute_pack)

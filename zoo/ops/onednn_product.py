@@ -15,7 +15,6 @@ from zoo.ops.onednn_library import Place, Primitive, Program
 
 TARGET = "zoo_onednn_product"
 TRANSPOSE_TARGET = "zoo_onednn_transpose"
-_SRC, _DST, _WEIGHTS = 1, 17, 33  # arguments, of oneapi/dnnl/dnnl_types.h
 
 
 def forward(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -42,15 +41,16 @@ def _call(transposes: int, a: jax.Array, b: jax.Array, shape: tuple[int, ...]) -
 
 
 @functools.lru_cache(maxsize=1024)
-def _product(transposes: int, *shapes: tuple[int, ...]) -> Program:
+def _product(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
     layouts = [_layout(shape) for shape in shapes]
-    first = _layout(shapes[0], transposed=True) if transposes else layouts[0]
+    first = _layout(shapes[0], transposed=True) if numbers[0] else layouts[0]
     description = dnn.make(
         "dnnl_matmul_primitive_desc_create",
         *(dnn.engine(), first, layouts[1], None, layouts[2], dnn.attributes()),
     )
     a, b, out = (Place(layout) for layout in (first, *layouts[1:]))
-    return Program([a, b, out], [], [Primitive(description, {_SRC: a, _WEIGHTS: b, _DST: out})])
+    places = {onednn.SRC: a, onednn.WEIGHTS: b, onednn.DST: out}
+    return Program([a, b, out], [], [Primitive(description, places)])
 
 
 @functools.lru_cache(maxsize=1024)
@@ -70,18 +70,12 @@ def _layout(shape: Sequence[int], *, transposed: bool = False) -> Any:
     return dnn.strided((count, rows, columns), (columns, count * columns, 1))
 
 
-def _execute(numbers: Sequence[int], arguments: Sequence[Any], results: Sequence[Any]) -> None:
-    arrays = (*arguments, *results)
-    product = _product(numbers[0], *(array.shape for array in arrays))
-    product(*(array.address for array in arrays))
+def _execute(numbers: Any, arguments: Any, results: Any) -> None:
+    onednn.run(_product, numbers, arguments, results)
 
 
-def _execute_transpose(
-    numbers: Sequence[int], arguments: Sequence[Any], results: Sequence[Any]
-) -> None:
-    arrays = (*arguments, *results)
-    transposition = _transposition(tuple(numbers), *(array.shape for array in arrays))
-    transposition(*(array.address for array in arrays))
+def _execute_transpose(numbers: Any, arguments: Any, results: Any) -> None:
+    onednn.run(_transposition, numbers, arguments, results)
 
 
 ffi.declare(TARGET, _execute)
