@@ -1,5 +1,7 @@
 """A network prepared for inference computes what it computed before, in fewer operations."""
 
+from collections import Counter
+import dataclasses
 import functools
 
 from flax import linen as nn
@@ -10,12 +12,11 @@ import pytest
 
 from tests.test_folding import NETWORKS, images_for, random_variables
 import zoo
-from zoo import inference
 from zoo.inference import for_inference
-from zoo.ops import onednn_inference, plain
-from zoo.ops.onednn_inference import ACTIVATIONS, Convolution, convolve, images_at_a_time, pack
+from zoo.layers import Classifier, Conv, avg_pool
+from zoo.ops import onednn_inference, onednn_network, plain
+from zoo.ops.onednn_inference import ACTIVATIONS, Step, compute, pack
 from zoo.ops.plain import make_window
-from zoo.ops.pointwise import rectify
 
 QUIET = 1e-5  # of the largest logit
 
@@ -25,22 +26,20 @@ def logits_of(model, variables, images):
 
 
 def record(monkeypatch):
-    """Notes what is convolved, call by call, and packed from now on."""
+    """Notes what is computed, call by call, and packed from now on."""
     calls, packed = [], []
+    compute, pack = onednn_inference.compute, onednn_inference.pack
 
-    def convolve(x, convolutions, operands, images):
-        calls.append((images, convolutions))
-        return onednn_inference.convolve(x, convolutions, operands, images)
+    def recorded_compute(maps, steps, constants, outputs, images):
+        calls.append((images, steps))
+        return compute(maps, steps, constants, outputs, images)
 
-    def pack(kernel, *args):
+    def recorded_pack(kernel, *args):
         packed.append(kernel.shape)
-        return onednn_inference.pack(kernel, *args)
+        return pack(kernel, *args)
 
-    class Recorded:
-        ACTIVATIONS, images_at_a_time = ACTIVATIONS, staticmethod(images_at_a_time)
-
-    Recorded.convolve, Recorded.pack = staticmethod(convolve), staticmethod(pack)
-    monkeypatch.setattr(inference, "onednn_inference", Recorded)
+    monkeypatch.setattr(onednn_inference, "compute", recorded_compute)
+    monkeypatch.setattr(onednn_inference, "pack", recorded_pack)
     return calls, packed
 
 
@@ -65,16 +64,34 @@ def test_what_follows_a_convolution_is_done_on_the_way(use_onednn, monkeypatch):
     images = images_for(model)
     run = for_inference(model, random_variables(model, images.shape[1:]))
     first = run(images)
-    done = [convolution for _, chain in calls for convolution in chain]
-    kinds = sorted((c.activation.__name__ if c.activation else "", c.adds) for c in done)
-    # The stem and two convolutions of each block, its last one, and its shortcut.
-    assert kinds == [("", False)] * 2 + [("rectify", True)] * 2 + [("relu", False)] * 5
-    assert sorted(len(chain) for _, chain in calls) == [1, 1, 1, 3, 3]  # those of a block are one
+    ((_, steps),) = calls  # all of the network is one
+    kinds = Counter((step.kind, step.activation, len(step.sources)) for step in steps)
+    assert kinds == {
+        ("convolution", "relu", 1): 5,  # the stem and two convolutions of each block
+        ("max_pool", "", 1): 1,
+        ("convolution", "relu", 2): 2,  # the last of each block, to which the shortcut is added
+        ("convolution", "", 1): 2,
+        ("mean_pool", "", 1): 1,
+    }
     assert len(packed) == 9
     np.testing.assert_array_equal(run(images), first)
     assert len(packed) == 9  # once for all calls
     run(images[:1])
     assert len(packed) == 18  # and for each shape
+    assert run(images[:0]).shape == (0, *first.shape[1:])
+
+
+def test_squeeze_excite_and_the_classifier_are_steps_as_well(use_onednn, monkeypatch):
+    calls, _ = record(monkeypatch)
+    model = NETWORKS["mobilenet_v3"]
+    images = images_for(model)
+    for_inference(model, random_variables(model, images.shape[1:]))(images)
+    ((_, steps),) = calls
+    assert {step.kind for step in steps} == {"convolution", "mean_pool", "scale"}
+    assert steps[-1].shape == (1, 1, 1000)
+    gates = [step for step in steps if step.activation == "hard_sigmoid"]
+    assert gates
+    assert all(step.shape[:2] == (1, 1) for step in gates)
 
 
 def test_weights_of_numpy_are_as_good(use_onednn, monkeypatch):
@@ -84,61 +101,141 @@ def test_weights_of_numpy_are_as_good(use_onednn, monkeypatch):
     variables = jax.device_get(random_variables(model, images.shape[1:]))
     found = for_inference(model, variables)(images)
     np.testing.assert_allclose(found, logits_of(model, variables, images), rtol=1e-4, atol=1e-5)
-    assert sum(len(chain) for _, chain in calls) == len(packed) > 0
+    kinds = [step.kind for _, steps in calls for step in steps]
+    assert kinds.count("convolution") == len(packed) > 0
 
 
-def convolved(x, kernel, bias, convolution, addend=None):
-    """The same by XLA."""
-    y = bias + plain.forward(x, kernel, window=convolution.window)
-    y = y if addend is None else y + addend
-    return y if convolution.activation is None else convolution.activation(y)
+class Sums(Classifier):
+    """Sums that are means, and such as look like them."""
+
+    @nn.compact
+    def endpoints(self, images, *, train):
+        del train
+        x = Conv(8, 3, name="conv")(images) + 1.0
+        windows = (1, 3, 3, 1), (1, 1, 1, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+        total = jax.lax.reduce_window(x, 0.0, jax.lax.add, *windows)
+        one = avg_pool(x, 3, 1, 1) + avg_pool(x, 3, 1, 1, count_include_pad=False)
+        x = one + total / 8.0 + x.mean((1, 2), keepdims=True) + x.sum((1, 2), keepdims=True) / 5
+        per_row = x * x.mean((2, 3), keepdims=True)
+        return self.pool_and_classify(per_row, 0.0, train=False)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_means_are_told_from_other_sums(use_onednn, monkeypatch):
+    calls, _ = record(monkeypatch)
+    model, images = Sums(10), jax.random.normal(jax.random.key(0), (3, 9, 9, 3))
+    variables = random_variables(model, images.shape[1:])
+    found = for_inference(model, variables)(images)
+    wanted = logits_of(model, variables, images)
+    np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
+    kinds = Counter(step.kind for _, steps in calls for step in steps)
+    assert (kinds["mean_pool"], kinds["mean_pool_inside"], kinds["scale"]) == (3, 1, 0)
+
+
+def by_xla(step, sources, *constants):
+    """The same as a step by XLA."""
+    x, window = sources[0], step.window
+    activation = {name: f for f, name in ACTIVATIONS.items()}.get(step.activation, lambda y: y)
+    if step.kind == "convolution":
+        kernel, bias = constants
+        y = bias + plain.forward(x, kernel, window=window)
+        return activation(sum(sources[1:], y))
+    if step.kind == "max_pool":
+        return nn.max_pool(x, window.kernel, window.strides, window.padding)
+    if step.kind.startswith("mean_pool"):
+        inside = step.kind == "mean_pool_inside"
+        sizes = window.kernel, window.strides, window.padding
+        return nn.avg_pool(x, *sizes, count_include_pad=not inside)
+    if step.kind == "concatenate":
+        return jnp.concatenate(sources, 3)
+    return {"add": jnp.add, "scale": jnp.multiply, "activate": activation}[step.kind](*sources)
+
+
+def draw(rng, *size):
+    return jnp.asarray(2 * rng.normal(size=size), jnp.float32)
+
+
+def check(maps, steps, outputs, images):
+    """Compares the results of some steps with those of XLA."""
+    rng = np.random.default_rng(1)
+    values, constants = list(maps), []
+    for step in steps:
+        sources, given = [values[i] for i in step.sources], ()
+        if step.kind == "convolution":
+            window = step.window
+            inputs = sources[0].shape[3] // window.groups
+            given = draw(rng, *window.kernel, inputs, step.shape[2]), draw(rng, step.shape[2])
+            constants += [pack(given[0], step, images), given[1]]
+        values.append(by_xla(step, sources, *given))
+    run = jax.jit(lambda *arrays: compute(arrays, steps, constants, outputs, images))
+    found = run(*maps)
+    assert len(found) == len(outputs)
+    for y, i in zip(found, outputs, strict=True):
+        assert y.shape[1:] == steps[i].shape
+        np.testing.assert_allclose(y, values[len(maps) + i], rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("activation", ["", *ACTIVATIONS.values()])
 @pytest.mark.parametrize("adds", [False, True])
 def test_a_convolution_and_what_follows(activation, adds):
     rng = np.random.default_rng(0)
-    window = make_window((9, 8), (3, 3), 2, ((1, 1), (1, 0)), groups=2)
-    x, kernel, bias = (
-        jnp.asarray(3 * rng.normal(size=size), jnp.float32)
-        for size in ((2, 9, 8, 8), (3, 3, 4, 6), (6,))
-    )
-    addend = [jnp.asarray(rng.normal(size=(2, *window.out, 6)), jnp.float32)] if adds else []
-    what = Convolution(kernel.shape, window, activation, adds)
-    operands = [[pack(kernel, what, 2), bias, *addend]]
-    found = jax.jit(lambda x, operands: convolve(x, [what], operands, 2))(x, operands)
-    wanted = convolved(x, kernel, bias, what, *addend)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    for sizes, channels in (((9, 8), 8), ((1, 1), 5)):  # the second is a product of matrices
+        groups, kernel = (2, (3, 3)) if channels == 8 else (1, (1, 1))
+        window = make_window(sizes, kernel, 1, "SAME", groups=groups)
+        maps = [draw(rng, 2, *sizes, channels), draw(rng, 2, *window.out, 6)][: 1 + adds]
+        step = Step("convolution", (0, 1)[: 1 + adds], (*window.out, 6), window, activation)
+        check(maps, [step], [0], 2)
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "mean_pool", "mean_pool_inside"])
+def test_pooling(kind):
+    for sizes, strides, padding in (((3, 3), 2, ((0, 1), (1, 1))), ((7, 6), 1, "VALID")):
+        window = make_window((7, 6), sizes, strides, padding)
+        x = draw(np.random.default_rng(0), 2, 7, 6, 5)
+        check([x], [Step(kind, (0,), (*window.out, 5), window)], [0], 1)
 
 
 @pytest.mark.parametrize("images", [1, 2, 6])
-def test_a_chain_of_convolutions_takes_a_few_images_at_a_time(images):
+def test_steps_take_a_few_images_at_a_time(images):
     rng = np.random.default_rng(0)
-
-    def draw(*size):
-        return jnp.asarray(rng.normal(size=size), jnp.float32)
-
-    point = make_window((7, 7), (1, 1), 1, "VALID")
-    chain = [
-        Convolution((1, 1, 8, 16), point, nn.relu),
-        Convolution((3, 3, 1, 16), make_window((7, 7), (3, 3), 1, "SAME", groups=16), nn.silu),
-        Convolution((1, 1, 16, 5), point, nn.hard_swish, adds=True),
-        Convolution((1, 1, 5, 8), point, adds=True),
+    point, whole = make_window((7, 7), (1, 1), 1, "VALID"), make_window((7, 7), (7, 7), 1, "VALID")
+    pixel = make_window((1, 1), (1, 1), 1, "VALID")
+    around = make_window((7, 7), (3, 3), 1, "SAME")
+    maps = [draw(rng, 6, 7, 7, 8), draw(rng, 6, 7, 7, 16)]
+    wide, one = (7, 7, 16), (1, 1, 16)
+    steps = [  # their results are 2, 3, ...
+        Step("convolution", (0,), wide, point, "relu"),
+        Step("convolution", (2, 1), wide, dataclasses.replace(around, groups=16), "silu"),
+        Step("mean_pool", (3,), one, whole),
+        Step("convolution", (4,), one, pixel, "sigmoid"),
+        Step("scale", (3, 5), wide),
+        Step("add", (6, 2), wide),
+        Step("activate", (7,), wide, activation="hard_swish"),
+        Step("max_pool", (8,), wide, around),
+        Step("concatenate", (9, 8, 0), (7, 7, 40)),
+        Step("convolution", (10,), (7, 7, 5), point),
     ]
-    x = draw(6, 7, 7, 8)
-    kernels, biases = [draw(*c.kernel) for c in chain], [draw(c.kernel[3]) for c in chain]
-    addends = [None, None, draw(6, 7, 7, 5), draw(6, 7, 7, 8)]
-    wanted, operands = x, []
-    for what, kernel, bias, addend in zip(chain, kernels, biases, addends, strict=True):
-        wanted = convolved(wanted, kernel, bias, what, addend)
-        operands.append([pack(kernel, what, images), bias] + ([] if addend is None else [addend]))
-    found = jax.jit(lambda x, operands: convolve(x, chain, operands, images))(x, operands)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    check(maps, steps, [9], images)
+    check(maps, steps, [3, 6, 9], images)  # these are needed later
+
+
+def test_results_share_places_when_they_are_no_longer_read():
+    wide, one = (7, 7, 16), (1, 1, 16)
+    steps = [
+        Step("activate", (0,), wide, activation="relu"),  # 1
+        Step("mean_pool", (1,), one),  # 2
+        Step("scale", (1, 2), wide),  # 3: in the place of 1, not of its gate
+        Step("max_pool", (3,), wide),  # 4: not in place
+        Step("add", (4, 3), wide),  # 5, in either
+        Step("activate", (5,), wide, activation="relu"),
+    ]
+    groups = onednn_inference._share(steps, [wide] + [step.shape for step in steps], [5])
+    assert [sorted(group) for group in groups] == [[1, 3, 5], [2, 4]]
 
 
 @pytest.mark.slow
 def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
-    monkeypatch.setattr(onednn_inference, "_CACHE", 4 * 16 * 16 * 32 * 2)
+    monkeypatch.setattr(onednn_network, "_CACHE", 4 * 16 * 16 * 32 * 2)
+    monkeypatch.setattr(onednn_network, "_STEP", 0.0)
     calls, _ = record(monkeypatch)
     model = zoo.create_model("mobilenet_v1", width_mult=0.5, num_classes=5)
     images = jax.random.normal(jax.random.key(0), (4, 64, 64, 3))
@@ -146,9 +243,11 @@ def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
     found = for_inference(model, variables)(images)
     wanted = logits_of(model, variables, images)
     np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
-    # Large maps first; channels grow once more; the rest is small enough for all images.
-    assert [images for images, _ in calls] == [1, 2, 4]
-    assert sum(len(chain) for _, chain in calls) == 27
+    # Maps become smaller, and kernels larger.
+    counts = [images for images, _ in calls]
+    assert counts == sorted(set(counts))
+    assert counts[0] < counts[-1] == 4
+    assert sum(len(steps) for _, steps in calls) == 29
 
 
 def test_activations_are_known_by_what_they_compute():
@@ -156,12 +255,12 @@ def test_activations_are_known_by_what_they_compute():
         return jnp.maximum(x, 1.0)
 
     x = jnp.ones((2, 3))
-    for f in (nn.relu, nn.relu6, nn.silu, nn.hard_swish, rectify):
-        assert inference._activation(jax.make_jaxpr(f)(x).jaxpr.eqns[0]) is f
-    for f in (nn.gelu, nn.sigmoid, jax.jit(other), jax.custom_jvp(other)):
+    for f in ACTIVATIONS:
+        assert onednn_network._activation(jax.make_jaxpr(f)(x).jaxpr.eqns[0]) is f
+    for f in (nn.gelu, nn.tanh, jax.jit(other), jax.custom_jvp(other)):
         if isinstance(f, jax.custom_jvp):
             f.defjvp(lambda x, t: (x[0], t[0]))
-        assert inference._activation(jax.make_jaxpr(f)(x).jaxpr.eqns[0]) is None
+        assert onednn_network._activation(jax.make_jaxpr(f)(x).jaxpr.eqns[0]) is None
 
 
 def test_elsewhere_it_is_the_folded_network(devices, monkeypatch, use_onednn):

@@ -1,9 +1,9 @@
-"""Convolutions for inference by oneDNN: kernels in its own layout, what follows done on the way.
+"""What a trained network does with its maps, by oneDNN, and several such steps as one call.
 
-`pack` writes a kernel once as oneDNN wants it; `convolve` then adds bias, another map and an
-activation to each number as it is computed, where XLA would read and write the whole map again.
-Convolutions of which each reads the result of the one before are one call, that takes so few images
-at a time that what lies between stays in the processor's caches.
+`pack` writes the kernel of a convolution once as oneDNN wants it. `compute` takes so few images at
+a time that what lies between its steps stays in the processor's caches, and adds a bias, another
+map and an activation to each number of a convolution as it is computed, where XLA would read and
+write the whole map again.
 """
 
 from collections.abc import Sequence
@@ -24,195 +24,275 @@ from zoo.ops.plain import Window
 from zoo.ops.pointwise import rectify
 
 PACK_TARGET = "zoo_onednn_pack"
-CONVOLVE_TARGET = "zoo_onednn_inference"
+COMPUTE_TARGET = "zoo_onednn_inference"
 
-# Of oneapi/dnnl/dnnl_types.h: algorithms with their alpha and beta.
 ACTIVATIONS = {
-    None: None,
-    nn.relu: (32, 0.0, 0.0),
-    rectify: (32, 0.0, 0.0),
-    nn.relu6: (47, 0.0, 6.0),
-    nn.silu: (44, 1.0, 0.0),
-    nn.hard_swish: (52, 1 / 6, 0.5),
+    nn.relu: "relu",
+    rectify: "relu",
+    nn.relu6: "relu6",
+    nn.silu: "silu",
+    nn.hard_swish: "hard_swish",
+    nn.sigmoid: "sigmoid",
+    nn.hard_sigmoid: "hard_sigmoid",
 }
-_CODES = list(ACTIVATIONS)
+# Of oneapi/dnnl/dnnl_types.h: algorithms with their alpha and beta.
+_ACTIVATIONS = {
+    "relu": (32, 0.0, 0.0),
+    "relu6": (47, 0.0, 6.0),
+    "silu": (44, 1.0, 0.0),
+    "hard_swish": (52, 1 / 6, 0.5),
+    "sigmoid": (41, 0.0, 0.0),
+    "hard_sigmoid": (40, 1 / 6, 0.5),
+}
+_POOLING = {"max_pool": 511, "mean_pool": 767, "mean_pool_inside": 1023}
+_BINARY = {"add": 0x1FFF0, "scale": 0x1FFF1}
+_VECTOR, _ROWS, _INFERENCE, _CHANNELS = 2, 3, 96, 1
+_SRC_1, _BIAS, _ADDEND, _MULTIPLE = 2, 41, 32768 | 2, 1024  # arguments
 
-_VECTOR, _INFERENCE, _ADD = 2, 96, 0x1FFF0
-_BIAS, _ADDEND = 41, 32768 | 2  # arguments; the addend's place is that of the first operation
-_CACHE = 4 * 2**20  # bytes that the processor keeps at hand
+Shape = tuple[int, ...]  # of a map, without its images: (H, W, C)
 
 
 @dataclasses.dataclass(frozen=True)
-class Convolution:
-    """activation(x * kernel + bias + addend), float32 [B, H', W', O].
-
-    NaN is not kept by every activation.
+class Step:
+    """Something done with float32 maps [B, H, W, C]. NaN is not kept by every one.
 
     Attributes:
-      kernel: (kh, kw, C / groups, O).
-      window: how the kernel is moved.
-      activation: a key of `ACTIVATIONS`.
-      adds: whether there is an addend, [B, H', W', O].
+      kind: "convolution" activation(x * kernel + bias + addend), also without an addend;
+        "max_pool"; "mean_pool", where padding counts, and "mean_pool_inside", where it does not;
+        "add" of two maps; "scale" of a map by another [B, 1, 1, C]; "concatenate" by channels;
+        "activate".
+      sources: its maps: those that `compute` is given, then the results of its steps, are counted.
+      shape: of its result.
+      window: of a convolution or of pooling.
+      activation: of `ACTIVATIONS`, "" for none; of a convolution, or to "activate".
     """
 
-    kernel: tuple[int, ...]
-    window: Window
-    activation: Any = None
-    adds: bool = False
+    kind: str
+    sources: tuple[int, ...]
+    shape: Shape
+    window: Window | None = None
+    activation: str = ""
 
-    def numbers(self) -> tuple[int, ...]:
-        """Returns it as a call into oneDNN carries it."""
-        sizes = *self.window.image, *self.window.out, *self.kernel, self.window.groups
-        return (
-            _CODES.index(self.activation),
-            int(self.adds),
-            *sizes,
-            *onednn.geometry_numbers(self.window),
-        )
+    @property
+    def numbers(self) -> tuple[Any, ...]:
+        """It as a call carries it."""
+        return dataclasses.astuple(self)
 
-
-def images_at_a_time(shape: Sequence[int]) -> int:
-    """Returns how many images to take at a time, where a map [B, H, W, C] lies in between."""
-    batch, *sizes = shape
-    most = max(_CACHE // (4 * math.prod(sizes)), 1)
-    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    @classmethod
+    def read(cls, numbers: Sequence[Any]) -> "Step":
+        """Returns a step of its `numbers`."""
+        kind, sources, shape, window, activation = numbers
+        return cls(kind, sources, shape, window and Window(*window), activation)
 
 
-def pack(kernel: jax.Array, convolution: Convolution, images: int) -> jax.Array:
-    """Returns a kernel as `convolve` takes it: opaque numbers, float32 [n].
+def is_product(window: Window) -> bool:
+    """Returns whether a convolution is a product of matrices, each image a row."""
+    return window.image == window.kernel == (1, 1) == window.out and window.groups == 1
+
+
+def pack(kernel: jax.Array, step: Step, images: int) -> jax.Array:
+    """Returns the kernel of a convolution as `compute` takes it: opaque numbers, float32 [n].
 
     Args:
       kernel: float32 [kh, kw, C / groups, O].
-      convolution: for which.
-      images: that will be taken at a time.
+      step: the convolution.
+      images: how many will be taken at a time.
     """
-    numbers = (images, *convolution.numbers())
-    result = jax.ShapeDtypeStruct((_description(numbers).blocks_size // 4,), jnp.float32)
-    return ffi.call(PACK_TARGET, numbers, kernel, result=result)
+    numbers = (images, step.numbers, kernel.shape)
+    size = Place(_packed(*numbers)[1]).size
+    return ffi.call(
+        PACK_TARGET, numbers, kernel, result=jax.ShapeDtypeStruct((size // 4,), jnp.float32)
+    )
 
 
-def convolve(
-    x: jax.Array,
-    convolutions: Sequence[Convolution],
-    operands: Sequence[Sequence[jax.Array]],
+def compute(
+    maps: Sequence[jax.Array],
+    steps: Sequence[Step],
+    constants: Sequence[jax.Array],
+    outputs: Sequence[int],
     images: int,
-) -> jax.Array:
-    """Returns what the last of some convolutions gives, each of the one before.
+) -> list[jax.Array]:
+    """Returns what some steps make of maps.
 
     Args:
-      x: float32 [B, H, W, C], for the first.
-      convolutions: in their order.
-      operands: of each its kernel, of `pack`, its bias [O], and its addend, if it has one.
+      maps: float32 [B, H, W, C].
+      steps: in their order.
+      constants: of each convolution its kernel, of `pack`, and its bias [O].
+      outputs: the steps whose results are returned; that of the last one always is.
       images: how many to take at a time, of which B is a multiple.
     """
-    each = (number for c in convolutions for number in c.numbers())
-    numbers = (images, len(convolutions), *each)
-    last = convolutions[-1]
-    result = jax.ShapeDtypeStruct((x.shape[0], *last.window.out, last.kernel[3]), jnp.float32)
-    flat = (array for arrays in operands for array in arrays)
-    return ffi.call(CONVOLVE_TARGET, numbers, x, *flat, result=result)
+    numbers = (images, len(maps), tuple(step.numbers for step in steps), tuple(outputs))
+    batch = maps[0].shape[0]
+    results = [jax.ShapeDtypeStruct((batch, *steps[i].shape), jnp.float32) for i in outputs]
+    return ffi.call(COMPUTE_TARGET, numbers, *maps, *constants, result=results)
 
 
-class _Description:
-    """A convolution as oneDNN describes it.
+def _layouts(images: int, shapes: Sequence[Shape]) -> list[Any]:
+    return [onednn.images((images, *shape)) for shape in shapes]
+
+
+def _describe(step: Step, images: int, shapes: Sequence[Shape]) -> tuple[Any, list[int]]:
+    """Returns what oneDNN calls a step, and its maps among the arguments.
 
     Args:
-      numbers: how many images at a time, and of `Convolution.numbers`.
+      step: what is done.
+      images: with how many.
+      shapes: of its maps.
     """
+    maps, out = _layouts(images, shapes), onednn.images((images, *step.shape))
+    if step.kind == "convolution":
+        return _describe_convolution(step, images, shapes), [onednn.SRC, _ADDEND]
+    if step.kind in _POOLING:
+        assert step.window is not None
+        strides, between, before, behind = onednn.geometry(onednn.geometry_numbers(step.window))
+        kernel = dnn.dims(*step.window.kernel)
+        algorithm = _POOLING[step.kind]
+        window = strides, kernel, between, before, behind
+        name, what = "pooling_forward", (_INFERENCE, algorithm, *maps, out, *window)
+    elif step.kind in _BINARY:
+        name, what = "binary", (_BINARY[step.kind], *maps, out)
+    elif step.kind == "activate":
+        algorithm, *values = _ACTIVATIONS[step.activation]
+        alpha, beta = map(ctypes.c_float, values)
+        name, what = "eltwise_forward", (_INFERENCE, algorithm, *maps, out, alpha, beta)
+    else:
+        name, what = "concat", (out, len(maps), _CHANNELS, (ctypes.c_void_p * len(maps))(*maps))
+    made = dnn.make(f"dnnl_{name}_primitive_desc_create", dnn.engine(), *what, dnn.attributes())
+    if name == "concat":
+        return made, [_MULTIPLE + i for i in range(len(maps))]
+    return made, [onednn.SRC, _SRC_1]
 
-    def __init__(self, numbers: tuple[int, ...]):
-        images, activation, self.adds, *sizes = numbers
-        height, width, high, wide, kh, kw, inputs, outputs, groups = sizes[:9]
-        self.image = onednn.images((images, height, width, inputs * groups))
-        self.out = onednn.images((images, high, wide, outputs))
-        self.image_bytes = 4 * images * height * width * inputs * groups
-        self.out_bytes = 4 * images * high * wide * outputs
-        self.bias = dnn.layout((outputs,), _VECTOR)
-        shape, self.kernel = onednn.kernels((kh, kw, inputs, outputs), groups)
-        self.handle = dnn.make(
-            "dnnl_convolution_forward_primitive_desc_create",
-            *(dnn.engine(), _INFERENCE, onednn.DIRECT, self.image, dnn.layout(shape, onednn.ANY)),
-            *(self.bias, self.out, *onednn.geometry(sizes[9:])),
-            _attributes(activation, self.out if self.adds else None),
+
+def _describe_convolution(step: Step, images: int, shapes: Sequence[Shape]) -> Any:
+    """Returns what oneDNN calls a convolution, or a product of matrices, where that is the same."""
+    window, inputs, outputs = step.window, shapes[0][2], step.shape[2]
+    assert window is not None
+    if is_product(window):
+        x, *addends, out = (
+            dnn.layout((images, shape[2]), _ROWS) for shape in (*shapes, step.shape)
         )
-        self.blocks = dnn.layout_of(self.handle, onednn.WEIGHTS_OF)
-        self.blocks_size = Place(self.blocks).size
+        name, kernel, geometry = "inner_product_forward", (outputs, inputs), ()
+        what = (_INFERENCE, x)
+    else:
+        x, *addends, out = _layouts(images, (*shapes, step.shape))
+        sizes = *window.kernel, inputs // window.groups, outputs
+        kernel, _ = onednn.kernels(sizes, window.groups)
+        geometry = onednn.geometry(onednn.geometry_numbers(window))
+        name, what = "convolution_forward", (_INFERENCE, onednn.DIRECT, x)
+    return dnn.make(
+        f"dnnl_{name}_primitive_desc_create",
+        *(dnn.engine(), *what, dnn.layout(kernel, onednn.ANY), dnn.layout((outputs,), _VECTOR)),
+        *(out, *geometry, _attributes(step.activation, addends)),
+    )
 
 
-def _attributes(activation: int, addend: Any) -> ctypes.c_void_p:
-    """Returns what else is done: the position of an activation, the layout of an addend or None."""
+def _attributes(activation: str, addends: Sequence[Any]) -> ctypes.c_void_p:
+    """Returns what else a convolution does: the layout of an addend, if there is one."""
     after = dnn.make("dnnl_post_ops_create")
-    if addend is not None:
-        dnn.call("dnnl_post_ops_append_binary", after, _ADD, addend)
-    operation = ACTIVATIONS[_CODES[activation]]
-    if operation is not None:
-        algorithm, alpha, beta = operation
-        values = (ctypes.c_float(alpha), ctypes.c_float(beta))
-        dnn.call("dnnl_post_ops_append_eltwise", after, algorithm, *values)
+    for addend in addends:
+        dnn.call("dnnl_post_ops_append_binary", after, _BINARY["add"], addend)
+    if activation:
+        algorithm, *values = _ACTIVATIONS[activation]
+        dnn.call("dnnl_post_ops_append_eltwise", after, algorithm, *map(ctypes.c_float, values))
     attributes = dnn.make_attributes()
     dnn.call("dnnl_primitive_attr_set_post_ops", attributes, after)
     return attributes
 
 
-_description = functools.lru_cache(maxsize=4096)(_Description)
+@functools.lru_cache(maxsize=4096)
+def _packed(images: int, numbers: tuple[Any, ...], kernel: Shape) -> tuple[Any, Any]:
+    """Returns the layouts of a kernel, before and after `pack`."""
+    step = Step.read(numbers)
+    window = step.window
+    assert window is not None
+    shapes = [(*window.image, kernel[2] * window.groups), step.shape][: len(step.sources)]
+    described, _ = _describe(step, images, shapes)
+    packed = dnn.layout_of(described, onednn.WEIGHTS_OF)
+    if is_product(window):
+        inputs, outputs = kernel[2:]
+        return dnn.strided((outputs, inputs), (1, outputs)), packed
+    return onednn.kernels(kernel, window.groups)[1], packed
 
 
 @functools.lru_cache(maxsize=4096)
-def _packing(numbers: tuple[int, ...]) -> Program:
-    described = _description(numbers)
-    kernel, blocks = Place(described.kernel), Place(described.blocks)
-    reorder = onednn.reorder(described.kernel, described.blocks, kernel, blocks)
-    return Program([kernel, blocks], [], [reorder])
+def _packing(numbers: tuple[Any, ...]) -> Program:
+    layout, packed = _packed(*numbers)
+    kernel, blocks = Place(layout), Place(packed)
+    return Program([kernel, blocks], [], [onednn.reorder(layout, packed, kernel, blocks)])
 
 
 @functools.lru_cache(maxsize=4096)
-def _chain(numbers: tuple[int, ...]) -> tuple[Program, list[int]]:
-    """Returns convolutions, each of the result of the one before, for a few images at a time.
+def _program(numbers: tuple[Any, ...], *given: Shape) -> tuple[Program, list[int]]:
+    """Returns steps for a few images at a time.
 
     Args:
-      numbers: of `convolve`.
+      numbers: of `compute`.
+      *given: the shapes of all that it is given, with all images.
 
     Returns:
       What runs, and how many bytes further each of its arrays is for the next images.
     """
-    images, count, *rest = numbers
-    length = len(rest) // count
-    each = [
-        _description((images, *rest[start : start + length]))
-        for start in range(0, len(rest), length)
-    ]
-    given, steps = [Place(each[0].image)], [each[0].image_bytes]
-    source, primitives = given[0], []
-    between: list[list[Place]] = [[], []]  # two places in turn, each of several layouts
-    for i, described in enumerate(each):
-        weights, bias, out = Place(described.blocks), Place(described.bias), Place(described.out)
-        places = {onednn.SRC: source, onednn.WEIGHTS: weights, _BIAS: bias, onednn.DST: out}
-        given += [weights, bias]
-        steps += [0, 0]
-        if described.adds:
-            places[_ADDEND] = Place(described.out)
-            given.append(places[_ADDEND])
-            steps.append(described.out_bytes)
-        primitives.append(Primitive(described.handle, places))
-        if i + 1 < count:
-            source = Place(each[i + 1].image)
-            between[i % 2] += [out, source]
+    images, count, listed, outputs = numbers
+    steps = [Step.read(each) for each in listed]
+    shapes = [shape[1:] for shape in given[:count]] + [step.shape for step in steps]
+    values = [Place(layout) for layout in _layouts(images, shapes)]
+    constants, primitives = [], []
+    for step, out in zip(steps, values[count:], strict=True):
+        described, arguments = _describe(step, images, [shapes[i] for i in step.sources])
+        sources = [values[i] for i in step.sources]
+        places = dict(zip(arguments, sources, strict=False)) | {onednn.DST: out}
+        if step.kind == "convolution":
+            kernel = Place(dnn.layout_of(described, onednn.WEIGHTS_OF))
+            places |= {onednn.WEIGHTS: kernel, _BIAS: Place(dnn.layout(step.shape[2:], _VECTOR))}
+            constants += [places[onednn.WEIGHTS], places[_BIAS]]
+        primitives.append(Primitive(described, places))
+    moving = [*range(count), *(count + i for i in outputs)]
+    further = [4 * images * math.prod(shapes[i]) for i in moving]
+    further[count:count] = [0] * len(constants)
+    places = [values[i] for i in moving]
+    places[count:count] = constants
+    own = [[values[i] for i in group] for group in _share(steps, shapes, outputs)]
+    return Program(places, own, primitives), further
+
+
+def _share(steps: Sequence[Step], shapes: Sequence[Shape], outputs: Sequence[int]) -> Any:
+    """Returns which results lie in the same place, one after the other; none of the outputs.
+
+    Args:
+      steps: that are done.
+      shapes: of the maps that are given, then of the results.
+      outputs: of the steps.
+    """
+    count = len(shapes) - len(steps)
+    last = {source: i for i, step in enumerate(steps) for source in step.sources}
+    groups: list[list[int]] = []
+    for i, step in enumerate(steps):
+        if i in outputs:
+            continue
+        in_place = step.kind in ("add", "scale", "activate")
+
+        def is_free(group: list[int], i: int = i, in_place: bool = in_place) -> bool:
+            same = in_place and shapes[group[-1]] == shapes[count + i]
+            return last[group[-1]] < i + same
+
+        free = [group for group in groups if is_free(group)]
+        if free:  # what was used last is in the cache
+            max(free, key=lambda group: last[group[-1]]).append(count + i)
         else:
-            given.append(out)
-            steps.append(described.out_bytes)
-    return Program(given, [places for places in between if places], primitives), steps
+            groups.append([count + i])
+    return groups
 
 
-def _execute_pack(numbers: Sequence[int], arguments: Any, results: Any) -> None:
-    _packing(tuple(numbers))(arguments[0].address, results[0].address)
+def _execute_pack(numbers: tuple[Any, ...], arguments: Any, results: Any) -> None:
+    _packing(numbers)(arguments[0].address, results[0].address)
 
 
-def _execute(numbers: Sequence[int], arguments: Any, results: Any) -> None:
-    program, steps = _chain(tuple(numbers))
+def _execute(numbers: tuple[Any, ...], arguments: Any, results: Any) -> None:
+    program, further = _program(numbers, *(array.shape for array in arguments))
     addresses = [array.address for array in (*arguments, *results)]
     for part in range(arguments[0].shape[0] // numbers[0]):
-        program(*(a + part * step for a, step in zip(addresses, steps, strict=True)))
+        program(*(a + part * step for a, step in zip(addresses, further, strict=True)))
 
 
 ffi.declare(PACK_TARGET, _execute_pack)
-ffi.declare(CONVOLVE_TARGET, _execute)
+ffi.declare(COMPUTE_TARGET, _execute)

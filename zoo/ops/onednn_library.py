@@ -133,10 +133,13 @@ class Place:
         size = library().dnnl_memory_desc_get_size(layout)
         self.size = -(-size // _LINE) * _LINE
         self.handle = make("dnnl_memory_create", layout, engine(), None)
+        self._address = 0
 
     def put(self, address: int) -> None:
         """Says where it is."""
-        call("dnnl_memory_set_data_handle", self.handle, ctypes.c_void_p(address))
+        if address != self._address:
+            call("dnnl_memory_set_data_handle", self.handle, ctypes.c_void_p(address))
+            self._address = address
 
 
 class _Argument(ctypes.Structure):
