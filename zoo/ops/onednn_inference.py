@@ -1,9 +1,9 @@
-"""What a trained network does with its maps, by oneDNN, and several such steps as one call.
+"""Steps of a trained network by oneDNN, several of them as one call.
 
-`pack` writes the kernel of a convolution once as oneDNN wants it. `compute` takes so few images at
-a time that what lies between its steps stays in the processor's caches, and adds a bias, another
-map and an activation to each number of a convolution as it is computed, where XLA would read and
-write the whole map again.
+`pack` writes the kernel of a convolution once as oneDNN wants it. `compute` takes a few images at a
+time through all steps, so that what lies between two of them can stay in the processor's caches; to
+each number of a convolution it adds a bias and another map and applies an activation as the number
+is computed, where XLA would read and write the whole map again.
 """
 
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ def compute(
       maps: float32 [B, H, W, C].
       steps: in their order.
       constants: of each convolution its kernel, of `pack`, and its bias [O].
-      outputs: the steps whose results are returned; that of the last one always is.
+      outputs: the steps whose results are returned.
       images: how many to take at a time, of which B is a multiple.
     """
     numbers = (images, len(maps), tuple(step.numbers for step in steps), tuple(outputs))
