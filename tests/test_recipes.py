@@ -191,7 +191,7 @@ def test_every_variant_can_be_built(recipe, variant):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("recipe", "variant"), SMOKE)
-def test_smoke_trains(recipe, variant, tmp_path):
+def test_smoke_trains(recipe, variant, tmp_path, use_onednn):
     config = load(recipe, variant)
     if hasattr(find_model(config.model.name).module, "hidden_features"):
         # A hundred million parameters, to be saved three times, in dense layers.
