@@ -116,8 +116,9 @@ def traced(name: str, shape=None, **fields):
 
 # Larger ones of the same classes take longer to trace, and are compared whole in the slow tests.
 LARGE = [
-    *(f"efficientnet_b{i}" for i in range(2, 8)),
-    *("efficientnet_v2_m", "efficientnet_v2_l", "efficientnet_lite3", "efficientnet_lite4"),
+    *(f"efficientnet_b{i}" for i in range(1, 8)),
+    *(f"efficientnet_lite{i}" for i in range(1, 5)),
+    *(f"efficientnet_v2_{size}" for size in "sml"),
     *(name for name in zoo.list_models() if "101" in name or "152" in name),
 ]
 EVERY = [

@@ -24,6 +24,7 @@ def pictures(splits, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_two_classes_and_a_binary_head(workdir, pictures, tmp_path, capsys):
     weights = workdir / "weights"
     config = transfer.get_config(f"data={pictures},model=mlp,weights={weights}")

@@ -54,6 +54,7 @@ def states(config, splits, workdir):
     return jax.device_get({0: setup.init(), **found})
 
 
+@pytest.mark.slow
 def test_what_is_frozen_for_a_time_is_not_touched_until_then(config, splits, tmp_path, capsys):
     fit(config, tmp_path, splits=splits)
     out = capsys.readouterr().out
