@@ -139,9 +139,9 @@ def _describe(step: Step, images: int, shapes: Sequence[Shape]) -> tuple[Any, li
       images: with how many.
       shapes: of its maps.
     """
-    maps, out = _layouts(images, shapes), onednn.images((images, *step.shape))
     if step.kind == "convolution":
         return _describe_convolution(step, images, shapes), [onednn.SRC, _ADDEND]
+    *maps, out = _layouts(images, (*shapes, step.shape))
     if step.kind in _POOLING:
         assert step.window is not None
         strides, between, before, behind = onednn.geometry(onednn.geometry_numbers(step.window))
