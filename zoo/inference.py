@@ -24,8 +24,8 @@ def for_inference(model: Classifier, variables: Any) -> Callable[[jax.Array], ja
 
     On a CPU with oneDNN it keeps the last four shapes, each with kernels of its own.
 
-    Its results are those of `model.apply(variables, images, train=False)` up to rounding, for finite
-    numbers: on such a CPU ReLU and the largest value of a window pass over NaN.
+    Its results are those of `model.apply(variables, images, train=False)` up to rounding, as long
+    as all is finite: on such a CPU ReLU and the largest value of a window pass over NaN.
 
     Args:
       model: of the zoo.
