@@ -106,8 +106,10 @@ class Examples:
         self._max_bad, self._set_by = max_bad, set_by
         num_classes = None if self.target_shape else len(source.class_names)
         self._check = check or functools.partial(_check_label, num_classes)
-        self._images = np.empty((len(source), *shape), np.uint8) if cache else None
-        self._targets: list[Target | None] = [None] * len(source)  # None: not kept
+        self._kept = np.zeros(len(source), bool)  # which of these are there
+        count = len(source) if cache else 0
+        self._images = np.empty((count, *shape), np.uint8)
+        self._targets = np.empty((count, *self.target_shape), self.target_dtype)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -120,9 +122,8 @@ class Examples:
         Raises:
           DataError: for a target that is none, or one bad image too many.
         """
-        target = self._targets[index]
-        if self._images is not None and target is not None:
-            return self._images[index], target, 1.0
+        if self._kept[index]:
+            return self._images[index], self._targets[index], 1.0
         if index not in self.bad:
             try:
                 image, target = (self._encoded or self.source.__getitem__)(index)
@@ -131,13 +132,19 @@ class Examples:
                     image = self._crop(image, epoch, index)
                 else:
                     image = self._fit(load(image) if isinstance(image, Encoded) else image)
-                if self._images is not None:
-                    self._images[index] = image
-                    self._targets[index] = target  # last: it says that the image is there
+                if len(self._images):
+                    self._images[index], self._targets[index] = image, target
+                    self._kept[index] = True  # last, for other threads look at it
                 return image, target, 1.0
             except DataError as error:
                 self._give_up_or_remember(index, error)
         return np.zeros(self.shape, np.uint8), 0, 0.0
+
+    def kept(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns which of some examples were read before and kept, their images and targets."""
+        kept = self._kept[indices]
+        found = indices[kept]
+        return kept, self._images[found], self._targets[found]
 
     def _give_up_or_remember(self, index: int, error: DataError) -> None:
         self.bad[index] = str(error)
@@ -180,7 +187,10 @@ def assemble(
     mine = np.zeros(size, bool)
     for place in sharding.addressable_devices_indices_map((size,)).values():
         mine[place] = True
-    for row in np.flatnonzero(mine & (mask > 0)):
+    rows = np.flatnonzero(mine & (mask > 0))
+    kept, images, targets = examples.kept(indices[rows])
+    columns["image"][rows[kept]], columns["label"][rows[kept]] = images, targets
+    for row in rows[~kept]:
         image, target, there = examples.read(int(indices[row]), int(epochs[row]))
         columns["image"][row], columns["label"][row] = image, target
         columns["mask"][row] *= there
