@@ -171,7 +171,7 @@ def check(maps, steps, outputs, images):
     assert len(found) == len(outputs)
     for y, i in zip(found, outputs, strict=True):
         assert y.shape[1:] == steps[i].shape
-        np.testing.assert_allclose(y, values[len(maps) + i], rtol=1e-4, atol=2e-4)
+        np.testing.assert_allclose(y, values[len(maps) + i], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["", *ACTIVATIONS.values()])
@@ -179,8 +179,9 @@ def check(maps, steps, outputs, images):
 def test_a_convolution_and_what_follows(activation, adds):
     rng = np.random.default_rng(0)
     for sizes, channels in (((9, 8), 8), ((1, 1), 5)):  # the second is a product of matrices
-        groups, kernel = (2, (3, 3)) if channels == 8 else (1, (1, 1))
-        window = make_window(sizes, kernel, 1, "SAME", groups=groups)
+        window = make_window(sizes, (1, 1), 1, "VALID")
+        if channels == 8:
+            window = make_window(sizes, (3, 3), 2, ((1, 1), (1, 0)), groups=2)
         maps = [draw(rng, 2, *sizes, channels), draw(rng, 2, *window.out, 6)][: 1 + adds]
         step = Step("convolution", (0, 1)[: 1 + adds], (*window.out, 6), window, activation)
         check(maps, [step], [0], 2)
@@ -244,9 +245,7 @@ def test_large_maps_lie_between_few_images(use_onednn, monkeypatch):
     wanted = logits_of(model, variables, images)
     np.testing.assert_allclose(found, wanted, atol=QUIET * np.abs(wanted).max())
     # Maps become smaller, and kernels larger.
-    counts = [images for images, _ in calls]
-    assert counts == sorted(set(counts))
-    assert counts[0] < counts[-1] == 4
+    assert [images for images, _ in calls] == [1, 2, 4]
     assert sum(len(steps) for _, steps in calls) == 29
 
 

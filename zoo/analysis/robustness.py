@@ -68,10 +68,6 @@ class Corrupted(Examples):
         name, severity = self._kinds[v]
         return corrupt(image, name, severity, _seed(self._seed, i, name, severity)), target, there
 
-    def kept(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns that none is kept: what is, is the images before they are corrupted."""
-        return np.zeros(len(indices), bool), self._images[:0], self._targets[:0]
-
 
 def _seed(seed: int, index: int, name: str, severity: int) -> int:
     entropy = np.random.SeedSequence([seed, index, NAMES.index(name), severity])

@@ -106,8 +106,9 @@ class Examples:
         self._max_bad, self._set_by = max_bad, set_by
         num_classes = None if self.target_shape else len(source.class_names)
         self._check = check or functools.partial(_check_label, num_classes)
-        self._kept = np.zeros(len(source), bool)  # which of these are there
+        self._cache = cache
         count = len(source) if cache else 0
+        self._kept = np.zeros(count, bool)  # which of these are there
         self._images = np.empty((count, *shape), np.uint8)
         self._targets = np.empty((count, *self.target_shape), self.target_dtype)
 
@@ -122,7 +123,7 @@ class Examples:
         Raises:
           DataError: for a target that is none, or one bad image too many.
         """
-        if self._kept[index]:
+        if self._cache and self._kept[index]:
             return self._images[index], self._targets[index], 1.0
         if index not in self.bad:
             try:
@@ -132,7 +133,7 @@ class Examples:
                     image = self._crop(image, epoch, index)
                 else:
                     image = self._fit(load(image) if isinstance(image, Encoded) else image)
-                if len(self._images):
+                if self._cache:
                     self._images[index], self._targets[index] = image, target
                     self._kept[index] = True  # last, for other threads look at it
                 return image, target, 1.0
@@ -142,7 +143,7 @@ class Examples:
 
     def kept(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns which of some examples were read before and kept, their images and targets."""
-        kept = self._kept[indices]
+        kept = self._kept[indices] if self._cache else np.zeros(len(indices), bool)
         found = indices[kept]
         return kept, self._images[found], self._targets[found]
 

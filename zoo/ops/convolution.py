@@ -66,7 +66,7 @@ def _define(name: str, default: Any, cpu: Any) -> Primitive:
     """Returns a primitive of two arrays and a window.
 
     Args:
-      name: one of `onednn.KINDS`.
+      name: "forward", "input_gradient" or "kernel_gradient".
       default: computes it with XLA's convolution.
       cpu: computes it on CPUs.
     """

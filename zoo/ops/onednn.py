@@ -10,6 +10,7 @@ Nothing of this happens before `enable()`, which train.py and the benchmarks cal
 
 from collections.abc import Callable, Sequence
 import ctypes
+import dataclasses
 import functools
 from importlib import metadata
 from typing import Any
@@ -26,7 +27,6 @@ __all__ = ["OneDNNError", "convolution", "enable", "enabled", "installed", "spre
 
 TARGET = "zoo_onednn_convolution"
 SPREAD_TARGET = "zoo_onednn_max_pool_gradient"
-KINDS = ("forward", "input_gradient", "kernel_gradient")
 
 # Of oneapi/dnnl/dnnl_types.h.
 ANY, _NHWC, _HWIO, _HWIGO = 1, 22, 28, 39  # how numbers lie in memory
@@ -88,34 +88,34 @@ def takes(dtype: Any, window: Window, axes: Any) -> bool:
 def convolution(kind: str, first: jax.Array, second: jax.Array, *, window: Window) -> jax.Array:
     """Returns one of the three products of `zoo.ops.convolution`, in a program for a CPU."""
     result = jax.eval_shape(functools.partial(getattr(plain, kind), window=window), first, second)
-    numbers = (KINDS.index(kind), window.groups, *geometry_numbers(window))
+    numbers = (kind, dataclasses.astuple(window))
     return ffi.call(TARGET, numbers, first, second, result=result)
 
 
 def spread(x: jax.Array, g: jax.Array, *, window: Window) -> jax.Array:
     """Returns `zoo.ops.pooling`'s gradient of largest values, in a program for a CPU."""
     result = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return ffi.call(SPREAD_TARGET, (*geometry_numbers(window), *window.kernel), x, g, result=result)
+    return ffi.call(SPREAD_TARGET, dataclasses.astuple(window), x, g, result=result)
 
 
-def geometry_numbers(window: Window) -> tuple[int, ...]:
-    """Returns strides, dilation and padding as `geometry` reads them."""
+def geometry(window: Window) -> tuple[Any, Any, Any, Any]:
+    """Returns strides, dilation and padding, before and behind, as oneDNN takes them."""
     (top, bottom), (left, right) = window.padding
-    return (*window.strides, *window.dilation, top, left, bottom, right)
-
-
-def geometry(numbers: Sequence[int]) -> tuple[Any, Any, Any, Any]:
-    """Returns strides, dilation and padding of `_numbers`, as oneDNN takes them."""
-    down, right, lower, further, *padding = numbers
     # It counts the pixels between weights.
-    between = dnn.dims(lower - 1, further - 1)
-    return dnn.dims(down, right), between, dnn.dims(*padding[:2]), dnn.dims(*padding[2:])
+    between = dnn.dims(*(dilation - 1 for dilation in window.dilation))
+    return dnn.dims(*window.strides), between, dnn.dims(top, left), dnn.dims(bottom, right)
+
+
+def pooling_geometry(window: Window) -> tuple[Any, ...]:
+    """Returns strides, size, dilation and padding of a window, as oneDNN takes them."""
+    strides, *rest = geometry(window)
+    return strides, dnn.dims(*window.kernel), *rest
 
 
 def run(make: Callable[..., Program], numbers: Any, arguments: Any, results: Any) -> None:
     """Runs what is made of the numbers of a call and the shapes of its arrays."""
     arrays = (*arguments, *results)
-    program = make(tuple(numbers), *(array.shape for array in arrays))
+    program = make(numbers, *(array.shape for array in arrays))
     program(*(array.address for array in arrays))
 
 
@@ -163,17 +163,17 @@ def kernels(sizes: Sequence[int], groups: int) -> tuple[tuple[int, ...], Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _product(numbers: tuple[int, ...], *shapes: tuple[int, ...]) -> Program:
+def _product(numbers: tuple[Any, ...], *shapes: tuple[int, ...]) -> Program:
     """Returns one of the three products, for arrays of certain shapes.
 
     oneDNN wants kernels in blocks of its own choice: they are written so before the product, or
     read so behind it.
     """
-    kind, groups = KINDS[numbers[0]], numbers[1]
+    kind, window = numbers[0], Window(*numbers[1])
     named = dict(zip(_ORDER[kind], shapes, strict=True))
     image, out = images(named["image"]), images(named["out"])
-    shape, kernel = kernels(named["kernel"], groups)
-    description = _describe(kind, image, dnn.layout(shape, ANY), out, geometry(numbers[2:]))
+    shape, kernel = kernels(named["kernel"], window.groups)
+    description = _describe(kind, image, dnn.layout(shape, ANY), out, geometry(window))
     of_kernel = _DIFF_WEIGHTS_OF if kind == "kernel_gradient" else WEIGHTS_OF
     blocked = dnn.layout_of(description, of_kernel)
     places = {"image": Place(image), "kernel": Place(kernel), "out": Place(out)}
@@ -224,15 +224,14 @@ def reorder(layout: Any, new_layout: Any, source: Place, target: Place) -> Primi
 
 @functools.lru_cache(maxsize=1024)
 def _spread(
-    numbers: tuple[int, ...], x: tuple[int, ...], g: tuple[int, ...], _: tuple[int, ...]
+    numbers: tuple[Any, ...], x: tuple[int, ...], g: tuple[int, ...], _: tuple[int, ...]
 ) -> Program:
     """Returns the gradient of largest values, for arrays of certain shapes.
 
     Which value of each window was the largest is found anew: that is faster than to keep it.
     """
     image, out = images(x), images(g)
-    strides, between, before, behind = geometry(numbers[:-2])
-    window = (strides, dnn.dims(*numbers[-2:]), between, before, behind)
+    window = pooling_geometry(Window(*numbers))
     forward = dnn.make(
         "dnnl_pooling_forward_primitive_desc_create",
         *(dnn.engine(), _TRAINING, _MAX, image, out, *window, dnn.attributes()),

@@ -85,7 +85,7 @@ class Step:
         return cls(kind, sources, shape, window and Window(*window), activation)
 
 
-def is_product(window: Window) -> bool:
+def _is_product(window: Window) -> bool:
     """Returns whether a convolution is a product of matrices, each image a row."""
     return window.image == window.kernel == (1, 1) == window.out and window.groups == 1
 
@@ -144,11 +144,8 @@ def _describe(step: Step, images: int, shapes: Sequence[Shape]) -> tuple[Any, li
     *maps, out = _layouts(images, (*shapes, step.shape))
     if step.kind in _POOLING:
         assert step.window is not None
-        strides, between, before, behind = onednn.geometry(onednn.geometry_numbers(step.window))
-        kernel = dnn.dims(*step.window.kernel)
-        algorithm = _POOLING[step.kind]
-        window = strides, kernel, between, before, behind
-        name, what = "pooling_forward", (_INFERENCE, algorithm, *maps, out, *window)
+        window = onednn.pooling_geometry(step.window)
+        name, what = "pooling_forward", (_INFERENCE, _POOLING[step.kind], *maps, out, *window)
     elif step.kind in _BINARY:
         name, what = "binary", (_BINARY[step.kind], *maps, out)
     elif step.kind == "activate":
@@ -167,7 +164,7 @@ def _describe_convolution(step: Step, images: int, shapes: Sequence[Shape]) -> A
     """Returns what oneDNN calls a convolution, or a product of matrices, where that is the same."""
     window, inputs, outputs = step.window, shapes[0][2], step.shape[2]
     assert window is not None
-    if is_product(window):
+    if _is_product(window):
         x, *addends, out = (
             dnn.layout((images, shape[2]), _ROWS) for shape in (*shapes, step.shape)
         )
@@ -177,7 +174,7 @@ def _describe_convolution(step: Step, images: int, shapes: Sequence[Shape]) -> A
         x, *addends, out = _layouts(images, (*shapes, step.shape))
         sizes = *window.kernel, inputs // window.groups, outputs
         kernel, _ = onednn.kernels(sizes, window.groups)
-        geometry = onednn.geometry(onednn.geometry_numbers(window))
+        geometry = onednn.geometry(window)
         name, what = "convolution_forward", (_INFERENCE, onednn.DIRECT, x)
     return dnn.make(
         f"dnnl_{name}_primitive_desc_create",
@@ -208,7 +205,7 @@ def _packed(images: int, numbers: tuple[Any, ...], kernel: Shape) -> tuple[Any, 
     shapes = [(*window.image, kernel[2] * window.groups), step.shape][: len(step.sources)]
     described, _ = _describe(step, images, shapes)
     packed = dnn.layout_of(described, onednn.WEIGHTS_OF)
-    if is_product(window):
+    if _is_product(window):
         inputs, outputs = kernel[2:]
         return dnn.strided((outputs, inputs), (1, outputs)), packed
     return onednn.kernels(kernel, window.groups)[1], packed

@@ -6,7 +6,7 @@ other to oneDNN as one call. Between the calls XLA computes what is left.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -47,9 +47,8 @@ def rewrite(program: ClosedJaxpr, constants: Sequence[jax.Array]) -> ClosedJaxpr
     def flat(images: jax.Array) -> list[Any]:
         return _inline(program.jaxpr, program.consts, [*constants, images])
 
-    return jax.make_jaxpr(functools.partial(_compute, _Reader(jax.make_jaxpr(flat)(images))))(
-        images
-    )
+    network = _Reader(jax.make_jaxpr(flat)(images))
+    return jax.make_jaxpr(functools.partial(_compute, network))(images)
 
 
 def _inline(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
@@ -153,18 +152,15 @@ def _read(item: Any) -> list[Any]:
     return [v for v in item.invars if not isinstance(v, Literal)]
 
 
-def _given(item: Any) -> list[Any]:
-    """Returns the variables that an equation or an operation gives."""
-    return [item.out] if isinstance(item, _Operation) else item.outvars
-
-
 class _Reader:
     """A program without calls, as operations of oneDNN and what equations are left.
 
     Attributes:
       program: what was read.
       constants: by its variables.
-      items: operations and equations, in their order.
+      batch: how many images there are.
+      uses: how often each variable is read.
+      items: operations and equations, in their order, which those of a dict have.
     """
 
     def __init__(self, program: ClosedJaxpr):
@@ -179,15 +175,12 @@ class _Reader:
                 wanted.update(_read(equation))
         self.uses = Counter(v for equation in needed for v in _read(equation))
         self.uses.update(results)
-        self._items: dict[Any, None] = {}
+        self.items: dict[Any, None] = {}
         self._makers: dict[Any, Any] = {}  # the items, by the variables that they give
         for equation in reversed(needed):
-            self._append(self._operation(equation) or equation)
-        self.items = list(self._items)
-
-    def _append(self, item: Any) -> None:
-        self._items[item] = None
-        self._makers.update(dict.fromkeys(_given(item), item))
+            item = self._operation(equation) or equation
+            self.items[item] = None
+            self._makers.update(dict.fromkeys(equation.outvars, item))
 
     def _operation(self, equation: Any) -> _Operation | None:
         """Returns what is to be done for an equation, None for what is left to XLA."""
@@ -233,7 +226,7 @@ class _Reader:
 
     def _extend(self, operation: _Operation, out: Any, **changes: Any) -> _Operation:
         """Returns an operation that does more, in the place of one that has been found."""
-        del self._items[operation]
+        del self.items[operation]
         return dataclasses.replace(operation, out=out, **changes)
 
     def _find_convolution(self, equation: Any, out: Any) -> _Operation | None:
@@ -311,7 +304,7 @@ class _Reader:
             return None
         for item in (found, broadcast):
             if item is not None:
-                del self._items[item]
+                del self.items[item]
         return _Operation(kind, found.invars[:1], out, window)
 
 
@@ -362,7 +355,7 @@ def _compute(network: _Reader, images: jax.Array) -> list[Any]:
     return [value(v) for v in network.program.outvars]
 
 
-def _group(items: Sequence[Any]) -> Iterator[Any]:
+def _group(items: Iterable[Any]) -> Iterator[Any]:
     """Yields equations, convolutions by Winograd, and lists of operations that can be one call."""
     waiting: list[_Operation] = []
     given: set[Any] = set()  # by those that wait
